@@ -1,0 +1,235 @@
+"""The study file: one typed, frozen description of everything a run depends on.
+
+Each section is a pydantic model; unknown keys are refused with the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mrscale.errors import InputError
+
+
+class Section(BaseModel):
+    """A part of the study file: immutable, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Genotypes(Section):
+    """``[genotypes]``: where the genotypes are."""
+
+    vcf: str | None = None
+    """Bgzipped VCF (path, URL or glob)."""
+    mt: str | None = None
+    """Hail MatrixTable with a ``GT`` entry field."""
+    reference_genome: Literal["GRCh37", "GRCh38"] | None = None
+    """Build for Hail's checks; none for data on another build (NCBI36, simulated contigs)."""
+    partitions: int | None = Field(default=None, ge=1)
+    """Spark partitions to read and write with; by default as many as there are cores."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Genotypes:
+        if self.vcf and self.mt:
+            raise ValueError("give one of vcf and mt, not both")
+        return self
+
+
+class People(Section):
+    """``[people]``: one row per person, with environment, traits and covariates."""
+
+    phenotypes: str = ""
+    """Table of people (.tsv, .csv or .parquet, may be compressed)."""
+    sample_column: str = "person_id"
+    """Column with the sample id of the genotype file; always read as text."""
+    environment_column: str = "environment"
+    """Column with the environment (ancestry group, site, ...)."""
+    family_column: str | None = None
+    """Column with a family id; relatives always share a fold. Without it everyone is unrelated."""
+
+
+class Traits(Section):
+    """``[traits]``: columns of the table of people."""
+
+    exposure: tuple[str, ...] = ()
+    """Exposure columns."""
+    outcome: tuple[str, ...] = ()
+    """Outcome columns."""
+    covariate: tuple[str, ...] = ()
+    """Covariate columns. Those named PC1, PC2, ... are taken as genetic principal components."""
+
+
+class Instruments(Section):
+    """``[instruments]``: which variants are instruments, from a GWAS summary table."""
+
+    file: str | None = None
+    """GWAS-SSF table. Without it every variant that passes QC is taken."""
+    p_value: float | None = Field(default=None, gt=0, le=1)
+    """Keep rows of the table with a p-value at most this; by default all rows."""
+    palindromic: Literal["infer", "drop", "keep"] = "infer"
+    """A/T and C/G variants: orient by allele frequency, drop, or believe the table's strand."""
+    palindromic_maf: float = Field(default=0.42, gt=0, le=0.5)
+    """Palindromic variants with a minor allele frequency above this cannot be oriented."""
+
+
+class QC(Section):
+    """``[qc]``: thresholds on variants."""
+
+    call_rate: float = Field(default=0.95, ge=0, le=1)
+    """Smallest share of people with a call, over everyone."""
+    maf: float = Field(default=0.01, ge=0, le=0.5)
+    """Smallest minor allele frequency, over everyone."""
+    hwe_p: float = Field(default=1e-15, ge=0, le=1)
+    """Smallest Hardy-Weinberg mid-p in any environment."""
+
+
+Method = Literal["linear", "flow"]
+
+
+class Encoder(Section):
+    """``[encoder]``: the learned instruments."""
+
+    methods: tuple[Method, ...] = ("linear", "flow")
+    """Encoders to train."""
+    factors: Literal["auto"] | int = "auto"
+    """Principal components kept in front of the encoder; auto: eigenvalues above noise."""
+    latent_dim: Literal["auto"] | int = "auto"
+    """Dimension of the latent instrument; auto: permutation test on the linear encoder."""
+    restarts: int = Field(default=2, ge=1)
+    """Flow encoders trained side by side in each fold; the best by held-out likelihood is kept."""
+    steps: int = Field(default=1000, ge=1)
+    """Optimiser steps of the flow encoder."""
+    batch_size: int = Field(default=256, ge=2)
+    """People per step, rounded up to a multiple of the number of environments."""
+    ranks: int = Field(default=1, ge=1)
+    """Training processes on this machine; they share every batch and compute what one would."""
+
+
+class Simulation(Section):
+    """``[simulation]``: only for simulated data; adds the oracle and the truth to the report."""
+
+    truth: str
+    """The ``truth.json`` that ``mrscale simulate`` wrote."""
+
+
+class Study(Section):
+    """A whole study; see :func:`load_study` for the file form."""
+
+    name: str = "study"
+    """Title of the report."""
+    seed: int = Field(default=0, ge=0)
+    """Everything random derives from it."""
+    run: str = "run"
+    """The run folder."""
+    store: str | None = None
+    """Genotype store; by default ``store.zarr`` in the run folder."""
+    folds: int = Field(default=4, ge=2, le=100)
+    """Disjoint blocks of people; an encoder is trained on each and applied to the others."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler; by default threads of this process."""
+    genotypes: Genotypes = Genotypes()
+    people: People = People()
+    traits: Traits = Traits()
+    instruments: Instruments = Instruments()
+    qc: QC = QC()
+    encoder: Encoder = Encoder()
+    simulation: Simulation | None = None
+
+    @property
+    def store_path(self) -> str:
+        """Where the genotype store is or will be."""
+        return self.store or str(Path(self.run) / "store.zarr")
+
+
+_PRINCIPAL_COMPONENT = re.compile(r"pc_?\d+", re.IGNORECASE)
+
+
+def is_principal_component(covariate: str) -> bool:
+    """Whether a covariate's name says that it is a genetic principal component (PC1, pc_2)."""
+    return _PRINCIPAL_COMPONENT.fullmatch(covariate) is not None
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TOML file. Relative paths in it are relative to the file's folder.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    InputError
+        If the file is absent, is not TOML, or has a key or value that is not allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no study file at {path}; write one, or try: mrscale demo")
+    try:
+        raw = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path.name} is not valid TOML: {error}") from None
+    return _anchored(parse_study(raw), path.parent.resolve())
+
+
+def parse_study(raw: dict[str, Any]) -> Study:
+    """Check a study given as nested dictionaries; raises InputError with one clear sentence."""
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    *parents, key = [str(part) for part in first["loc"]] or ["study"]
+    where = f"[{'.'.join(parents)}] of the study file" if parents else "the study file"
+    if first["type"] != "extra_forbidden":
+        return f"{key!r} in {where}: {first['msg']} (found {first['input']!r})"
+    valid = sorted(_section(parents).model_fields)
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
+    return f"unknown key {key!r} in {where}; did you mean {near!r}? Valid keys: {', '.join(valid)}"
+
+
+def _section(parents: list[str]) -> type[BaseModel]:
+    model: type[BaseModel] = Study
+    for name in parents:
+        annotation = model.model_fields[name].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return model
+
+
+_PATHS = {
+    None: ("run", "store"),
+    "genotypes": ("vcf", "mt"),
+    "people": ("phenotypes",),
+    "instruments": ("file",),
+    "simulation": ("truth",),
+}
+
+
+def _anchored(study: Study, folder: Path) -> Study:
+    """The same study with relative local paths made absolute from the study file's folder."""
+
+    def anchor(section: Section, names: tuple[str, ...]) -> dict[str, str]:
+        values = {name: getattr(section, name) for name in names}
+        return {k: v if "://" in v else str(folder / v) for k, v in values.items() if v}
+
+    changes: dict[str, Any] = {}
+    for section_name, names in _PATHS.items():
+        if section_name is None:
+            changes |= anchor(study, names)
+        elif (section := getattr(study, section_name)) is not None:
+            changes[section_name] = section.model_copy(update=anchor(section, names))
+    return study.model_copy(update=changes)

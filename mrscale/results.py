@@ -1,0 +1,153 @@
+"""Results as users hold them: frozen numbers with their provenance, no data and no model inside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+Verdict = Literal["pass", "warn", "fail", "info"]
+Trust = Literal["green", "amber", "red"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One estimator's answer for one exposure and outcome.
+
+    Attributes
+    ----------
+    key, label : str
+        Machine name (``"ols"``, ``"tsls"``, ``"tsls_pc"``, ``"meta"``, ``"linear"``,
+        ``"linear_controls"``, ``"flow_controls"``, ``"oracle"``) and the name people read.
+    estimate, std_error, ci_lower, ci_upper, pvalue : float
+        Outcome units per exposure unit; the interval is the nominal 95 % one.
+    num_obs, num_instruments : int
+        People used, and instruments after rank reduction.
+    first_stage_f : float
+        Classical first-stage F of the (excluded) instruments; NaN for OLS.
+    note : str
+        One sentence a reader needs, or empty.
+    """
+
+    key: str
+    label: str
+    estimate: float
+    std_error: float
+    ci_lower: float
+    ci_upper: float
+    pvalue: float
+    num_obs: int
+    num_instruments: int = 0
+    first_stage_f: float = math.nan
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One check, its verdict, and what it can and cannot certify."""
+
+    name: str
+    statistic: float
+    threshold: str
+    verdict: Verdict
+    meaning: str
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """Everything estimated for one exposure and one outcome.
+
+    Attributes
+    ----------
+    estimates : tuple of Estimate
+        In the order of the forest plot.
+    headline : str
+        Key of the estimate to quote; see ``reasons`` for why.
+    trust : {"green", "amber", "red"}
+        How far the learned estimate can be believed.
+    per_environment : tuple of Estimate
+        Naive 2SLS inside each environment (``key`` is the environment's name).
+    anderson_rubin : tuple of (float, float)
+        95 % Anderson-Rubin set of the PC- and environment-adjusted 2SLS, as a union of intervals
+        (empty tuple: empty set; infinite ends: unbounded).
+    truth : float or None
+        The simulated effect, if the data were simulated.
+    """
+
+    exposure: str
+    outcome: str
+    estimates: tuple[Estimate, ...]
+    headline: str
+    trust: Trust
+    reasons: tuple[str, ...]
+    diagnostics: tuple[Diagnostic, ...] = ()
+    per_environment: tuple[Estimate, ...] = ()
+    anderson_rubin: tuple[tuple[float, float], ...] = ()
+    truth: float | None = None
+
+    def __getitem__(self, key: str) -> Estimate:
+        for estimate in self.estimates:
+            if estimate.key == key:
+                return estimate
+        raise KeyError(f"no estimate {key!r}; there are: {[e.key for e in self.estimates]}")
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per estimator."""
+        table = pd.DataFrame([asdict(e) for e in self.estimates])
+        table.insert(0, "exposure", self.exposure)
+        table.insert(1, "outcome", self.outcome)
+        return table.assign(headline=table["key"] == self.headline)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A whole study: one :class:`PairResult` per exposure and outcome, and how it was made.
+
+    Attributes
+    ----------
+    environments : dict
+        People per environment.
+    variants : dict
+        Variants per status (``"kept"``, and each reason for dropping).
+    encoders : dict
+        Per method: latent dimension, factors, held-out likelihood per fold, and so on.
+    provenance : dict
+        Digests of the inputs, versions, seed, command; no paths and no times.
+    """
+
+    name: str
+    pairs: tuple[PairResult, ...]
+    environments: dict[str, int]
+    num_people: int
+    num_variants: int
+    missing_rate: float
+    variants: dict[str, int] = field(default_factory=dict)
+    people: dict[str, int] = field(default_factory=dict)
+    encoders: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per exposure, outcome and estimator."""
+        return pd.concat([pair.to_dataframe() for pair in self.pairs], ignore_index=True)
+
+    def summary(self) -> str:
+        """A short text table of the estimates."""
+        lines = []
+        for pair in self.pairs:
+            lines.append(f"{pair.exposure} -> {pair.outcome}  (trust in learned: {pair.trust})")
+            for e in pair.estimates:
+                mark = "*" if e.key == pair.headline else " "
+                f = "" if math.isnan(e.first_stage_f) else f"  F {e.first_stage_f:.1f}"
+                interval = f"[{e.ci_lower: .3f}, {e.ci_upper: .3f}]"
+                lines.append(f" {mark} {e.label:<44} {e.estimate: .3f} {interval}{f}")
+            if pair.truth is not None:
+                lines.append(f"   {'Truth (simulated)':<44} {pair.truth: .3f}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        columns = ["exposure", "outcome", "label", "estimate", "std_error", "ci_lower", "ci_upper"]
+        return str(self.to_dataframe()[columns].to_html(index=False, float_format="{:.4f}".format))
+
+    __repr__ = summary

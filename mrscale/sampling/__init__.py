@@ -1,0 +1,1 @@
+"""Which rows make which batch: pure numpy, no processes and no files."""

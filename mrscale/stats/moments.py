@@ -1,0 +1,109 @@
+"""Count, mean and centred cross-product of columns: the sufficient statistics of everything linear.
+
+Legend: N people, K columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """A commutative monoid: ``from_block``, ``combine`` and ``empty``.
+
+    Attributes
+    ----------
+    count : int
+        Number of people N.
+    mean : ndarray, shape (K,), float64
+        Column means (zero where N is zero).
+    cross : ndarray, shape (K, K), float64
+        Centred cross-product ``sum_i (x_i - mean)(x_i - mean)'``.
+
+    Notes
+    -----
+    ``combine`` is the pairwise update of Chan, Golub and LeVeque (1983): with
+    ``delta = mean_b - mean_a``, ``cross = cross_a + cross_b + delta delta' n_a n_b / n``.
+    """
+
+    count: int
+    mean: Floats
+    cross: Floats
+
+    @classmethod
+    def empty(cls, num_columns: int) -> Moments:
+        """The identity of ``combine``."""
+        return cls(0, np.zeros(num_columns), np.zeros((num_columns, num_columns)))
+
+    @classmethod
+    def from_block(cls, block: ArrayLike) -> Moments:
+        """Moments of the rows of an array of shape (N, K), accumulated in float64."""
+        rows = np.asarray(block, dtype=np.float64)
+        if not len(rows):
+            return cls.empty(rows.shape[1])
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        return cls(len(rows), mean, centred.T @ centred)
+
+    def combine(self, other: Moments) -> Moments:
+        """Moments of the rows of both."""
+        if self.count == 0:
+            return other
+        if other.count == 0:
+            return self
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / count)
+        between = np.outer(delta, delta) * (self.count * other.count / count)
+        return Moments(count, mean, self.cross + other.cross + between)
+
+    def select(self, columns: NDArray[np.intp] | Sequence[int]) -> Moments:
+        """Moments of some of the columns."""
+        index = np.asarray(columns, dtype=np.intp)
+        return Moments(self.count, self.mean[index], self.cross[np.ix_(index, index)])
+
+    def transform(self, matrix: Floats, origin: Floats | float = 0.0) -> Moments:
+        """Moments of ``(x - origin) @ matrix`` for ``matrix`` of shape (K, J)."""
+        mean = (self.mean - origin) @ matrix
+        return Moments(self.count, mean, matrix.T @ self.cross @ matrix)
+
+    @property
+    def covariance(self) -> Floats:
+        """Sample covariance, shape (K, K), with divisor N - 1."""
+        return self.cross / max(self.count - 1, 1)
+
+
+def tree_combine(parts: Sequence[T], combine: Callable[[T, T], T]) -> T:
+    """Combine neighbours, then neighbours of those, and so on: one fixed tree for a given length.
+
+    Floating-point addition is not associative; a tree that depends on nothing but the number of
+    parts gives the same bits for any number of workers.
+    """
+    level = list(parts)
+    while len(level) > 1:
+        pairs = [combine(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
+        level = pairs + level[len(pairs) * 2 :]
+    return level[0]
+
+
+def combine_keyed(a: dict[T, Moments], b: dict[T, Moments]) -> dict[T, Moments]:
+    """Combine two groupings of moments key by key (a key absent on one side is empty there)."""
+    keys = [*a, *(key for key in b if key not in a)]
+    return {
+        key: a[key].combine(b[key]) if key in a and key in b else a.get(key, b.get(key))  # type: ignore[misc]
+        for key in keys
+    }
+
+
+def pool(parts: Sequence[Moments]) -> Moments:
+    """Moments of the rows of all parts, by the fixed tree."""
+    return tree_combine(parts, Moments.combine)
