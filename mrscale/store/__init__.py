@@ -1,0 +1,1 @@
+"""The genotype store: one Zarr v3 group, sample-major, environments contiguous."""
