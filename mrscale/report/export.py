@@ -1,0 +1,161 @@
+"""The machine-readable results: ``result.json`` (everything) and ``estimates.tsv``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mrscale.errors import RunError
+from mrscale.report import control
+from mrscale.results import Diagnostic, Estimate, PairResult, StudyResult
+
+SCHEMA_VERSION = "1.0"
+
+
+def to_json(result: StudyResult) -> dict[str, Any]:
+    """Everything in a result as JSON-able values, with counts of people controlled.
+
+    Returns
+    -------
+    dict
+        The fields of :class:`~mrscale.results.StudyResult` and ``schema_version``. NaN is None,
+        infinities are ``"inf"`` and ``"-inf"``, a suppressed count is text such as ``"<=20"``.
+    """
+    return {"schema_version": SCHEMA_VERSION, **_plain(control.disclose(result))}
+
+
+def result_json(result: StudyResult) -> str:
+    """The text of ``result.json``: strict JSON, in the order of the result (funnels have one)."""
+    return json.dumps(to_json(result), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def from_json(raw: Mapping[str, Any]) -> StudyResult:
+    """The result that :func:`to_json` wrote; suppressed counts stay bounds.
+
+    Raises
+    ------
+    RunError
+        If it was written with another schema version.
+    """
+    found = raw.get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise RunError(
+            f"result.json must have schema version {SCHEMA_VERSION!r} and has {found!r}; "
+            "run the estimate verb again with this version of mrscale"
+        )
+    values = {k: v for k, v in raw.items() if k != "schema_version"}
+    return StudyResult(
+        **values
+        | {
+            "pairs": tuple(_pair(p) for p in raw["pairs"]),
+            "environments": _counts(raw["environments"]),
+            "people": _counts(raw["people"]),
+            "num_people": control.parse(raw["num_people"]),
+            "missing_rate": _number(raw["missing_rate"]),
+        }
+    )
+
+
+def load_result(path: str | Path) -> StudyResult:
+    """Read a ``result.json``.
+
+    Raises
+    ------
+    RunError
+        If there is no such file, or it is not a result.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RunError(f"no result at {path}; run the estimate verb first")
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RunError(
+            f"{path} must be a result.json as mrscale writes it, and cannot be read as one; "
+            "run the estimate verb again"
+        ) from None
+
+
+def estimates_tsv(result: StudyResult) -> str:
+    """One row per exposure, outcome and estimator, tab-separated, NaN written as NA."""
+    shown = control.disclose(result)
+    table = shown.to_dataframe()
+    # from the result and not from the table, whose integers no longer know that they are bounds
+    counts = [control.export(e.num_obs) for pair in shown.pairs for e in pair.estimates]
+    table["num_obs"] = pd.Series(counts, dtype=object)
+    return str(table.to_csv(sep="\t", index=False, na_rep="NA", lineterminator="\n"))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text so that a reader sees the old file or the new one, never a part of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    partial.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, StudyResult | PairResult | Estimate | Diagnostic):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, control.AtMost):
+        return control.export(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def _number(value: float | str | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _counts(raw: Mapping[str, int | str]) -> dict[str, int]:
+    return {name: control.parse(count) for name, count in raw.items()}
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "float": _number,
+    "int": control.parse,
+    "str": str,
+}
+
+
+def _estimate(raw: Mapping[str, Any]) -> Estimate:
+    types = {f.name: str(f.type) for f in fields(Estimate)}
+    return Estimate(**{name: _READ[types[name]](value) for name, value in raw.items()})
+
+
+def _diagnostic(raw: Mapping[str, Any]) -> Diagnostic:
+    return Diagnostic(**{**raw, "statistic": _number(raw["statistic"])})
+
+
+def _pair(raw: Mapping[str, Any]) -> PairResult:
+    return PairResult(
+        **{
+            **raw,
+            "estimates": tuple(_estimate(e) for e in raw["estimates"]),
+            "per_environment": tuple(_estimate(e) for e in raw["per_environment"]),
+            "diagnostics": tuple(_diagnostic(d) for d in raw["diagnostics"]),
+            "reasons": tuple(raw["reasons"]),
+            "anderson_rubin": tuple(
+                (_number(low), _number(high)) for low, high in raw["anderson_rubin"]
+            ),
+        }
+    )

@@ -1,0 +1,204 @@
+"""The one HTML page: everything a reader needs, in one file that fetches nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.axes import Axes
+
+from mrscale.report import control, export, figures, words
+from mrscale.results import PairResult, StudyResult
+from mrscale.stats.pooling import MetaAnalysis, meta_analysis
+
+VERDICTS = {
+    "pass": "✓ passed",
+    "warn": "! warning",
+    "fail": "✗ failed",
+    "info": "i for information",
+}
+TRUST = {"green": "✓ green", "amber": "! amber", "red": "✗ red"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure: its ``<svg>`` element, its text alternative and its caption."""
+
+    svg: str
+    alt: str
+    caption: str
+
+
+def render(result: StudyResult, *, clock: Mapping[str, Any] | None = None) -> str:
+    """The report of a study as one self-contained HTML page.
+
+    Parameters
+    ----------
+    result : StudyResult
+        Counts of people are controlled here, exact ones may be given.
+    clock : mapping, optional
+        Per stage, the record of a :class:`~mrscale.provenance.Clock`. Without it, equal results
+        give equal bytes.
+
+    Returns
+    -------
+    str
+    """
+    result = control.disclose(result)
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.globals.update(words=words, show=control.show, VERDICTS=VERDICTS, TRUST=TRUST)
+    return page.get_template("report.html").render(
+        result=result,
+        sections=[_section(pair, f"pair{i}") for i, pair in enumerate(result.pairs)],
+        encoders=[_encoder(m, e, f"enc{i}") for i, (m, e) in enumerate(result.encoders.items())],
+        environments=[
+            *_shown(result.environments),
+            ("All environments", control.show(result.num_people)),
+        ],
+        people=_shown(result.people),
+        variants=[(status, f"{count:,}") for status, count in result.variants.items()],
+        missing=words.share(result.missing_rate),
+        provenance=_flat(result.provenance),
+        clock=_flat(clock or {}),
+    )
+
+
+def write_report(
+    result: StudyResult, folder: str | Path, *, clock: Mapping[str, Any] | None = None
+) -> dict[str, Path]:
+    """Write ``report.html``, ``estimates.tsv`` and ``result.json``, each whole or not at all.
+
+    Parameters
+    ----------
+    result : StudyResult
+    folder : str or Path
+        Made if absent.
+    clock : mapping, optional
+        See :func:`render`; it enters the page only.
+
+    Returns
+    -------
+    dict of str to Path
+        ``"report"``, ``"estimates"`` and ``"result"``.
+    """
+    folder = Path(folder)
+    paths = {
+        "report": folder / "report.html",
+        "estimates": folder / "estimates.tsv",
+        "result": folder / "result.json",
+    }
+    export.write_text(paths["result"], export.result_json(result))
+    export.write_text(paths["estimates"], export.estimates_tsv(result))
+    export.write_text(paths["report"], render(result, clock=clock))
+    return paths
+
+
+def _section(pair: PairResult, anchor: str) -> dict[str, Any]:
+    """What the template needs of one pair beyond the pair itself."""
+    return {
+        "anchor": anchor,
+        "pair": pair,
+        "places": words.decimals(pair),
+        "forest": _figure(
+            figures.forest(pair),
+            f"{anchor}f",
+            words.describe_forest(pair),
+            "Each line is a 95 % interval; the filled marker is the headline. Arrows mark "
+            "intervals that go on beyond the axis. F is the first-stage F statistic.",
+        ),
+        "environments": _environments(pair, anchor),
+        "heterogeneity": _heterogeneity(pair),
+    }
+
+
+def _environments(pair: PairResult, anchor: str) -> Figure | None:
+    if not pair.per_environment:
+        return None
+    return _figure(
+        figures.environments(pair),
+        f"{anchor}e",
+        words.describe_environments(pair),
+        "2SLS inside each environment with all variants as instruments; the dashed line is the "
+        "headline.",
+    )
+
+
+def _heterogeneity(pair: PairResult) -> MetaAnalysis | None:
+    rows = np.array([(e.estimate, e.std_error) for e in pair.per_environment])
+    if len(rows) < 2 or not np.isfinite(rows).all() or (rows[:, 1] <= 0).any():
+        return None
+    return meta_analysis(rows[:, 0], rows[:, 1])
+
+
+@dataclass(frozen=True)
+class EncoderSection:
+    """What the page says of one method: settings, a table of its folds, training curves."""
+
+    method: str
+    facts: list[tuple[str, str]]
+    columns: list[str]
+    rows: list[list[str]]
+    curves: Figure | None
+
+
+def _encoder(method: str, encoder: Mapping[str, Any], prefix: str) -> EncoderSection:
+    folds = [f for f in _list(encoder.get("folds")) if isinstance(f, Mapping)]
+    columns = list(dict.fromkeys(k for f in folds for k in f if k != "history"))
+    return EncoderSection(
+        method,
+        _flat({k: v for k, v in encoder.items() if k != "folds" or not folds}),
+        columns,
+        [[_text(fold.get(c)) for c in columns] for fold in folds],
+        _curves(method, [f for f in folds if f.get("history")], prefix),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _curves(method: str, folds: list[Mapping[str, Any]], prefix: str) -> Figure | None:
+    if not folds:
+        return None
+    kept = ", ".join(f"fold {f['fold']} at step {f['best_step']}" for f in folds)
+    return _figure(
+        figures.training(folds),
+        prefix,
+        f"Held-out log-likelihood while the {method} encoder was trained; kept: {kept}.",
+        "Log-likelihood per person on people held out from training; the dot is the state that "
+        "was kept.",
+    )
+
+
+def _shown(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [(name, control.show(count)) for name, count in counts.items()]
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested mappings as (dotted name, text) rows."""
+    if not isinstance(value, Mapping):
+        return [(name, _text(value))]
+    return [row for k, v in value.items() for row in _flat(v, f"{name}.{k}" if name else str(k))]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(v) for v in value)
+    if isinstance(value, float):
+        return "not available" if math.isnan(value) else f"{value:.6g}"
+    return "none" if value is None else str(value)
+
+
+def _figure(ax: Axes, prefix: str, alt: str, caption: str) -> Figure:
+    return Figure(figures.to_svg(ax, prefix), alt, caption)

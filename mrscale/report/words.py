@@ -1,0 +1,260 @@
+"""The sentences of the report: what the numbers say, and what they do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from mrscale.results import Estimate, PairResult
+from mrscale.stats.pooling import MetaAnalysis
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+RIVAL = "tsls_pc"
+LEARNED = ("flow_controls", "kernel_controls", "linear_controls", "flow", "kernel", "linear")
+"""Learned estimates, the one to quote first."""
+
+_MUCH_WIDER = 5.0
+_CAVEATS = {
+    "green": "The checks on which trust in the learned instruments rests have passed; what no "
+    "check can see is listed under Limits.",
+    "amber": "Read it with care: not every check on the learned instruments has passed.",
+    "red": "The learned instruments are not to be relied on here.",
+}
+
+
+def decimals(pair: PairResult) -> int:
+    """Decimal places that give the headline's standard error two significant digits."""
+    error = pair[pair.headline].std_error
+    if not math.isfinite(error) or error <= 0:
+        return 3
+    return min(8, max(0, 1 - math.floor(math.log10(error))))
+
+
+def number(value: float, places: int) -> str:
+    """A number with a true minus sign; large ones with four digits, NaN as a dash."""
+    if math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    text = f"{value:.4g}" if abs(value) >= 1e5 else f"{value:.{places}f}"
+    return text.replace("-", MINUS) if float(text) else text.lstrip("-")
+
+
+def p_value(value: float) -> str:
+    """A p-value with two digits; an underflow is written as a bound, NaN as a dash."""
+    if math.isnan(value):
+        return DASH
+    return "<1e-300" if value < 1e-300 else f"{value:.2g}"
+
+
+def f_statistic(value: float) -> str:
+    """A first-stage F with one decimal below 100; a dash where there is no first stage."""
+    if math.isnan(value):
+        return DASH
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def statistic(value: float) -> str:
+    """A test statistic of unknown scale with three digits; a dash where there is none."""
+    if math.isnan(value):
+        return DASH
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
+    return text.replace("-", MINUS)
+
+
+def share(value: float) -> str:
+    """A share as a percentage; one below a tenth of a per mille as a bound."""
+    if math.isnan(value):
+        return "an unknown share"
+    return "less than 0.01 %" if 0 < value < 1e-4 else f"{100 * value:.2f} %"
+
+
+def interval(low: float, high: float, places: int) -> str:
+    """An interval in words, ``"0.45 to 0.55"``; a dash where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return DASH
+    return f"{number(low, places)} to {number(high, places)}"
+
+
+def answer(pair: PairResult) -> str:
+    """The one sentence that a reader takes away."""
+    best, places = pair[pair.headline], decimals(pair)
+    if math.isnan(best.estimate):
+        return f"No estimate of the effect of {pair.exposure} on {pair.outcome} is available."
+    return (
+        f"Raising {pair.exposure} by one unit changes {pair.outcome} by "
+        f"{number(best.estimate, places)} "
+        f"(95 % interval {interval(best.ci_lower, best.ci_upper, places)})."
+    )
+
+
+def caveat(pair: PairResult) -> str:
+    """Which estimate the answer is, and how far to believe it."""
+    parts = [f"This is the estimate “{pair[pair.headline].label}”.", _CAVEATS[pair.trust]]
+    if pair.headline == RIVAL:
+        parts.append(
+            "The answer holds if, once principal components and environments are adjusted for, "
+            f"every variant acts on {pair.outcome} through {pair.exposure} alone. Robust to weak "
+            f"instruments (Anderson-Rubin): {_lower_first(anderson_rubin(pair))}"
+        )
+    best = pair[pair.headline]
+    if best.ci_lower <= 0 <= best.ci_upper:
+        parts.append("The interval includes zero: the data are compatible with no effect.")
+    return " ".join(parts)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def learned(pair: PairResult) -> Estimate | None:
+    """The learned estimate to compare with: the headline if it is one, else the best present."""
+    present = {e.key: e for e in pair.estimates if not math.isnan(e.estimate)}
+    order = (pair.headline, *LEARNED) if pair.headline in LEARNED else LEARNED
+    return next((present[key] for key in order if key in present), None)
+
+
+def comparison(pair: PairResult) -> str:
+    """How the learned estimate compares with 2SLS adjusted for PCs and environments."""
+    rivals = [e for e in pair.estimates if e.key == RIVAL and not math.isnan(e.estimate)]
+    best = learned(pair)
+    if not rivals or best is None:
+        missing = "learned estimate" if rivals else "2SLS estimate adjusted for PCs"
+        return f"No comparison is possible: there is no {missing} for this pair."
+    if pair.truth is None:
+        return _agreement(pair, best, rivals[0])
+    return _contest(pair, best, rivals[0], pair.truth)
+
+
+def _contest(pair: PairResult, best: Estimate, rival: Estimate, truth: float) -> str:
+    places = decimals(pair)
+    errors = abs(best.estimate - truth), abs(rival.estimate - truth)
+    if abs(errors[0] - errors[1]) < 0.5 * min(best.std_error, rival.std_error):
+        verdict = (
+            "Adjusting for PCs and environments does as well here: the two errors differ by less "
+            "than half a standard error."
+        )
+    elif errors[1] < errors[0]:
+        verdict = "Adjusting for PCs and environments is closer to the truth here."
+    else:
+        verdict = "The learned estimate is closer to the truth here."
+    return (
+        f"These data are simulated, so the truth is known: {number(truth, places)}. "
+        f"{_miss('The learned estimate', best, truth, places)}; "
+        f"{_miss('2SLS adjusted for PCs and environments', rival, truth, places)}. {verdict}"
+    )
+
+
+def _miss(name: str, estimate: Estimate, truth: float, places: int) -> str:
+    covers = estimate.ci_lower <= truth <= estimate.ci_upper
+    return (
+        f"{name} ({number(estimate.estimate, places)}) misses it by "
+        f"{number(abs(estimate.estimate - truth), places)} and its interval "
+        f"{'contains' if covers else 'does not contain'} it"
+    )
+
+
+def _agreement(pair: PairResult, best: Estimate, rival: Estimate) -> str:
+    return (
+        f"The learned estimate {_with_interval(best, pair)} and 2SLS adjusted for PCs and "
+        f"environments {_with_interval(rival, pair)} {_overlap(best, rival)}. "
+        "The adjusted one relies on PCs and environments capturing all that confounds the "
+        "variants; the learned one relies on the clean part of the genotypes having the same "
+        "distribution in every environment, and on every confounded part moving between them."
+    )
+
+
+def _with_interval(e: Estimate, pair: PairResult) -> str:
+    places = decimals(pair)
+    span = interval(e.ci_lower, e.ci_upper, places)
+    return f"({number(e.estimate, places)}, 95 % interval {span})"
+
+
+def _overlap(best: Estimate, rival: Estimate) -> str:
+    if best.ci_lower > rival.ci_upper or rival.ci_lower > best.ci_upper:
+        return "disagree: their intervals are apart"
+    widths = sorted(e.ci_upper - e.ci_lower for e in (best, rival))
+    if widths[1] > _MUCH_WIDER * widths[0]:
+        return "have overlapping intervals, but one is so much wider that this says little"
+    return "agree within their intervals"
+
+
+def anderson_rubin(pair: PairResult) -> str:
+    """The Anderson-Rubin set of the adjusted 2SLS in words."""
+    if RIVAL not in {e.key for e in pair.estimates}:
+        return "Not computed: there is no 2SLS adjusted for PCs and environments for this pair."
+    if not pair.anderson_rubin:
+        return (
+            "The set is empty: no effect size is compatible with all variants at once. Some of "
+            "them are not valid instruments, or their effects differ; this is not precision."
+        )
+    ends = [end for piece in pair.anderson_rubin for end in piece]
+    if ends == [-math.inf, math.inf]:
+        return (
+            "The set is unbounded, the whole line: the instruments are too weak for these data "
+            "to exclude any effect size."
+        )
+    places = decimals(pair)
+    pieces = " and ".join(_piece(low, high, places) for low, high in pair.anderson_rubin)
+    union = "the union of " if len(pair.anderson_rubin) > 1 else ""
+    tail = (
+        " It is unbounded: the instruments are too weak to exclude arbitrarily large effects."
+        if any(math.isinf(end) for end in ends)
+        else ""
+    )
+    return f"The effect sizes not rejected at 95 % are {union}{pieces}.{tail}"
+
+
+def _piece(low: float, high: float, places: int) -> str:
+    if math.isinf(low):
+        return f"everything up to {number(high, places)}"
+    if math.isinf(high):
+        return f"everything from {number(low, places)} up"
+    return interval(low, high, places)
+
+
+def heterogeneity(meta: MetaAnalysis, num_environments: int) -> str:
+    """Cochran's Q and I2 of the per-environment estimates in words."""
+    differ = meta.q_pvalue < 0.05
+    freedom = num_environments - 1
+    return (
+        f"Heterogeneity: Cochran Q = {meta.q:.1f} on {freedom} degree{'s' * (freedom > 1)} of "
+        f"freedom (p = {p_value(meta.q_pvalue)}), I² = {100 * meta.i2:.0f} %. The environments "
+        + (
+            "disagree by more than chance: the effect differs between them, or the variants are "
+            "confounded by different amounts."
+            if differ
+            else "agree as far as chance allows; a bias that all of them share does not show here."
+        )
+    )
+
+
+def describe_forest(pair: PairResult) -> str:
+    """Text alternative of the forest plot."""
+    truth = "" if pair.truth is None else f" The truth, {number(pair.truth, 3)}, is marked."
+    return (
+        _describe(
+            f"Forest plot of the effect of {pair.exposure} on {pair.outcome}",
+            pair,
+            pair.estimates,
+            lambda e: e.label,
+        )
+        + truth
+    )
+
+
+def describe_environments(pair: PairResult) -> str:
+    """Text alternative of the per-environment figure."""
+    title = f"2SLS estimates of {pair.exposure} on {pair.outcome} inside each environment"
+    return _describe(title, pair, pair.per_environment, lambda e: e.key)
+
+
+def _describe(
+    title: str, pair: PairResult, rows: tuple[Estimate, ...], name: Callable[[Estimate], str]
+) -> str:
+    places = decimals(pair)
+    text = "; ".join(
+        f"{name(e)} {number(e.estimate, places)} ({interval(e.ci_lower, e.ci_upper, places)})"
+        for e in rows
+    )
+    return f"{title}: {text}."
