@@ -1,0 +1,40 @@
+# Everything starts here; a machine with Python 3.11+ is enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint calibrate faults clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+setup: $(READY)  ## make the virtual environment, or reuse it if the lock is unchanged
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("mrscale needs Python 3.11 or newer; found " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[spark,simulate]' --group test --group lint
+	touch $@
+
+demo: setup  ## simulate a biobank and run the whole study on it
+	$(BIN)/mrscale demo --out demo-run
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+calibrate: setup  ## slow: measure bias and coverage over ten simulated biobanks
+	$(BIN)/python tests/calibration/learned_bias.py --write docs/calibration.md
+
+faults: setup  ## kill processes in the middle and compare with undisturbed runs
+	$(BIN)/python -m pytest tests/faults
+
+clean:  ## remove the environment and the demo
+	rm -rf $(VENV) demo-run

@@ -1,0 +1,1 @@
+"""Torch modules and losses: pure functions of tensors, without files and without processes."""

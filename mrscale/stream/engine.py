@@ -1,0 +1,73 @@
+"""A Dask client: threads of this process, or a scheduler elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client, LocalCluster
+from threadpoolctl import threadpool_limits
+
+from mrscale.errors import EngineError
+
+__all__ = ["Client", "engine"]
+
+CONNECT_SECONDS = 10
+LOOPBACK = "127.0.0.1:0"
+
+
+@contextmanager
+def engine(scheduler: str | None = None) -> Iterator[Client]:
+    """Open a Dask client for the duration of the block.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address of a running scheduler (``tcp://host:8786``). Without it, threads of this
+        process; what they listen on is on loopback.
+
+    Yields
+    ------
+    distributed.Client
+
+    Raises
+    ------
+    EngineError
+        If no scheduler answers at the address within ten seconds.
+
+    Notes
+    -----
+    BLAS is held to one thread inside: parallelism comes from blocks, and a product must have the
+    same bits whatever else runs.
+    """
+    settings = {"distributed.admin.tick.limit": "1h", "distributed.worker.daemon": False}
+    with threadpool_limits(1, user_api="blas"), dask.config.set(settings):
+        if scheduler:
+            try:
+                client = Client(scheduler, timeout=CONNECT_SECONDS)
+            except OSError:
+                raise EngineError(
+                    f"no Dask scheduler answered at {scheduler} within {CONNECT_SECONDS} s; "
+                    "start one, correct the address, or leave it out to use this machine"
+                ) from None
+            with client:
+                yield client
+            return
+        with (
+            LocalCluster(
+                n_workers=1,
+                threads_per_worker=os.cpu_count(),
+                processes=False,
+                protocol="inproc://",
+                dashboard_address=LOOPBACK,
+                worker_dashboard_address=LOOPBACK,
+                memory_limit=0,
+                # errors reach the caller as exceptions; the worker's own log repeats them
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client

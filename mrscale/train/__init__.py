@@ -1,0 +1,1 @@
+"""Training loops and encoders; the only place that knows torch.distributed."""

@@ -1,0 +1,106 @@
+"""Ranks: who am I, how many are we, and sums over all of us."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, multiprocessing
+
+from mrscale.errors import EngineError
+
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the processes that train together; ``Ranks()`` is alone."""
+
+    rank: int = 0
+    world: int = 1
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over all ranks, in place; every rank gets the same bits."""
+        if self.world > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes files and shows progress."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the process group that the environment describes (``RANK`` and ``WORLD_SIZE`` as
+    torchrun sets them); alone without one."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    threads = torch.get_num_threads()
+    # the tensors of a step are small: a second thread costs more than it brings
+    torch.set_num_threads(1)
+    try:
+        if world == 1:
+            yield Ranks()
+            return
+        distributed.init_process_group("gloo", timeout=TIMEOUT)
+        try:
+            yield Ranks(distributed.get_rank(), world)
+        finally:
+            distributed.destroy_process_group()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def launch(num_ranks: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Run ``function(*arguments)`` in this many new processes that can join each other.
+
+    Parameters
+    ----------
+    num_ranks : int
+        One runs in this process; so does any number under torchrun, which has launched already.
+    function : callable
+        Importable; calls :func:`joined` itself.
+
+    Raises
+    ------
+    EngineError
+        If a rank fails; the others are ended with it.
+    """
+    if num_ranks == 1 or "WORLD_SIZE" in os.environ:
+        function(*arguments)
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    try:
+        multiprocessing.spawn(
+            _enter, (num_ranks, port, function, arguments), nprocs=num_ranks, join=True
+        )
+    except multiprocessing.ProcessRaisedException as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise EngineError(f"a training rank failed and the others were ended: {reason}") from None
+    except multiprocessing.ProcessExitedException as error:
+        raise EngineError(
+            f"a training rank was killed and the others were ended ({error}); "
+            "run the same command again, it continues from the last checkpoint"
+        ) from None
+
+
+def _enter(
+    rank: int, world: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    function(*arguments)

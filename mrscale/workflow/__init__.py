@@ -1,0 +1,1 @@
+"""Stages of a study: each composes engines and statistics, and leaves one artefact."""

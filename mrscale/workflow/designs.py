@@ -1,0 +1,199 @@
+"""Which columns every estimator uses, and where a block of rows gets them from.
+
+A *frame* is a design matrix [instruments and controls | exposure | outcome] that several
+estimators share; an *estimator* picks columns of one frame, or of one frame per encoder.
+
+Legend: N people, M variants, L latents, E environments, S encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+
+from mrscale.config import Method, is_principal_component
+from mrscale.stats.design import fill_missing, indicators, polynomial_basis
+from mrscale.stats.moments import Floats
+from mrscale.store.reader import GenotypeStore
+
+GENOTYPE = ("genotype", 0)
+ORACLE = ("oracle", 0)
+LATENT_DEGREE = 2
+REMAINDER_DEGREE = 3
+
+Frame = tuple[str, int]
+"""Name of a frame: what it is made from, and which encoder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimator:
+    """Instruments and controls of one estimator, as columns of its frames."""
+
+    key: str
+    label: str
+    frames: tuple[Frame, ...]
+    instruments: NDArray[np.intp]
+    controls: NDArray[np.intp]
+
+    @property
+    def columns(self) -> NDArray[np.intp]:
+        """Columns in the order [instruments | controls | exposure | outcome]."""
+        return np.concatenate([self.instruments, self.controls, [-2, -1]]).astype(np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameRows:
+    """Rows of one frame in one block: the matrix, and the environment of each row."""
+
+    matrix: Floats
+    environment: NDArray[np.int16]
+    index: NDArray[np.intp]
+    """Position of each row among the block's complete cases."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairData:
+    """Everything needed to build the frames of one exposure and outcome.
+
+    Attributes
+    ----------
+    store : GenotypeStore
+    fill : ndarray, shape (E, M)
+        Mean dosages that replace missing calls.
+    exposure, outcome : int
+        Columns of the store's trait arrays.
+    latents : str or None
+        ``latents.zarr`` of the run, if there is one.
+    methods : tuple of str
+        Encoders in it.
+    oracle : ndarray, shape (N, L), or None
+        True exogenous latents, for simulated data.
+    """
+
+    store: GenotypeStore
+    fill: Floats
+    exposure: int
+    outcome: int
+    latents: str | None
+    methods: tuple[Method, ...]
+    oracle: Floats | None
+
+    def complete(self, rows: slice = slice(None)) -> NDArray[np.bool_]:
+        """Which people have exposure, outcome and every covariate, shape (N,)."""
+        x = self.store.array("exposure", rows)[:, self.exposure]
+        y = self.store.array("outcome", rows)[:, self.outcome]
+        w = self.store.array("covariate", rows)
+        return np.asarray(np.isfinite(x) & np.isfinite(y) & np.isfinite(w).all(axis=1))
+
+    @cached_property
+    def latent_shape(self) -> dict[Method, tuple[int, int, int]]:
+        """Per method: number of encoders, latent dimension, remainder dimension."""
+        group: Any = zarr.open_group(str(self.latents), mode="r") if self.latents else {}
+        shapes = {}
+        for method in self.methods:
+            latent, remainder = (_array(group, f"{method}_{k}") for k in ("latent", "remainder"))
+            shapes[method] = (latent.shape[0], latent.shape[2], remainder.shape[2])
+        return shapes
+
+    def frames(self, rows: slice) -> Iterator[tuple[Frame, FrameRows]]:
+        """The frames of one block of rows, complete cases only."""
+        keep = self.complete(rows)
+        environment = self.store.array("environment", rows)[keep]
+        dummies = indicators(environment, len(self.fill))
+        covariates = self.store.array("covariate", rows)[keep].astype(np.float64)
+        plain, components = _split_covariates(self.store.names("covariates"))
+        traits = np.column_stack(
+            [
+                self.store.array("exposure", rows)[keep, self.exposure],
+                self.store.array("outcome", rows)[keep, self.outcome],
+            ]
+        ).astype(np.float64)
+        everyone = np.arange(len(environment))
+        base = covariates[:, plain]
+
+        def frame(parts: list[Floats], index: NDArray[np.intp]) -> FrameRows:
+            matrix = np.concatenate([part[index] for part in [*parts, traits]], axis=1)
+            return FrameRows(matrix, environment[index], index)
+
+        filled = fill_missing(self.store.dosage(rows)[keep], environment, self.fill)
+        yield GENOTYPE, frame([filled, base, covariates[:, components], dummies], everyone)
+        if self.oracle is not None:
+            truth = polynomial_basis(self.oracle[rows][keep], LATENT_DEGREE)
+            yield ORACLE, frame([truth, base], everyone)
+        for method, s, latent, remainder in self.encoded(rows):
+            inside = np.flatnonzero(~np.isnan(latent[keep, 0]))
+            g = polynomial_basis(np.nan_to_num(latent[keep]), LATENT_DEGREE)
+            h = polynomial_basis(np.nan_to_num(remainder[keep]), REMAINDER_DEGREE)
+            yield (method, s), frame([g, base, dummies, h], inside)
+
+    def encoded(self, rows: slice) -> Iterator[tuple[Method, int, Floats, Floats]]:
+        """Latents (N, L) and remainders (N, K) of each encoder for a block of rows."""
+        if not self.methods:
+            return
+        group = zarr.open_group(str(self.latents), mode="r")
+        for method in self.methods:
+            latents = np.asarray(_array(group, f"{method}_latent")[:, rows], dtype=np.float64)
+            remainders = np.asarray(_array(group, f"{method}_remainder")[:, rows], np.float64)
+            for s, (latent, remainder) in enumerate(zip(latents, remainders, strict=True)):
+                yield method, s, latent, remainder
+
+    def estimators(self) -> list[Estimator]:
+        """All estimators that the data allow, in the order of the report."""
+        plain, components = _split_covariates(self.store.names("covariates"))
+        m, k, c = self.store.num_variants, len(plain), len(components)
+        dummies = len(self.fill) - 1
+        variants, none = np.arange(m), np.arange(0)
+        base = m + np.arange(k)
+        adjusted = m + np.arange(k + c + dummies)
+        rival = "2SLS, PCs and environment adjusted" if c else "2SLS, environment adjusted"
+        found = [
+            Estimator("ols", "OLS (no instruments)", (GENOTYPE,), none, base),
+            Estimator("tsls", "2SLS, all variants (naive)", (GENOTYPE,), variants, base),
+            Estimator("tsls_pc", rival, (GENOTYPE,), variants, adjusted),
+        ]
+        for method in self.methods:
+            found += self._learned(method, k, dummies)
+        if self.oracle is not None:
+            width = basis_width(self.oracle.shape[1], LATENT_DEGREE)
+            oracle, label = np.arange(width), "2SLS on the true latent (oracle)"
+            found.append(Estimator("oracle", label, (ORACLE,), oracle, width + np.arange(k)))
+        return found
+
+    def _learned(self, method: Method, k: int, dummies: int) -> list[Estimator]:
+        encoders, latent_dim, remainder_dim = self.latent_shape[method]
+        frames = tuple((method, s) for s in range(encoders))
+        basis = np.arange(basis_width(latent_dim, LATENT_DEGREE))
+        controls = k + dummies + basis_width(remainder_dim, REMAINDER_DEGREE)
+        after = len(basis) + np.arange(controls)
+        name = {"linear": "Learned, linear", "flow": "Learned, flow"}[method]
+        plain = Estimator(method, name, frames, basis[:latent_dim], after[:k])
+        controlled = Estimator(f"{method}_controls", f"{name} with controls", frames, basis, after)
+        return [plain, controlled]
+
+
+def true_latents(store: GenotypeStore, file: Path, columns: list[str]) -> Floats:
+    """The simulated exogenous latents, shape (N, L), in the store's row order."""
+    table = pd.read_parquet(file).set_index("person_id")
+    return table.loc[store.array("sample_id"), columns].to_numpy(dtype=np.float64)
+
+
+def _split_covariates(names: list[str]) -> tuple[list[int], list[int]]:
+    """Indices of ordinary covariates and of genetic principal components."""
+    components = [i for i, name in enumerate(names) if is_principal_component(name)]
+    return [i for i in range(len(names)) if i not in components], components
+
+
+def basis_width(columns: int, degree: int) -> int:
+    return polynomial_basis(np.zeros((1, columns)), degree).shape[1]
+
+
+def _array(group: Any, name: str) -> Any:
+    return group[name]

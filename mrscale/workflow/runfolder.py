@@ -1,0 +1,107 @@
+"""The run folder: whose it is, which stages are done, and whether they are still valid."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mrscale.config import Method, Study
+from mrscale.errors import RunError
+from mrscale.provenance import Clock, write_json
+
+MARKER = "run.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and receipts of one run; make it with :meth:`claim`."""
+
+    path: Path
+
+    @classmethod
+    def claim(cls, study: Study) -> RunFolder:
+        """Take the study's run folder into use, or refuse it untouched.
+
+        Raises
+        ------
+        RunError
+            If the folder holds something else, or the run of another study.
+        """
+        folder = cls(Path(study.run))
+        marker = folder.path / MARKER
+        advice = 'nothing was touched; choose another folder (run = "..." or --run) or remove it'
+        if folder.path.exists() and not folder.path.is_dir():
+            raise RunError(f"{folder.path} is a file, not a run folder; {advice}")
+        if marker.is_file():
+            owner = json.loads(marker.read_text()).get("study")
+            if owner != study.name:
+                raise RunError(
+                    f"{folder.path} holds the run of another study, {owner!r}, "
+                    f"not of {study.name!r}; {advice}"
+                )
+        elif folder.path.is_dir() and any(folder.path.iterdir()):
+            raise RunError(f"{folder.path} is not empty and not a run folder; {advice}")
+        else:
+            write_json(marker, {"study": study.name})
+        return folder
+
+    def bind(self, store_digest: str) -> None:
+        """Tie the run to one genotype store; refuses a second one."""
+        marker = self.path / MARKER
+        content = json.loads(marker.read_text())
+        if content.get("store", store_digest) != store_digest:
+            raise RunError(
+                f"{self.path} holds results from another genotype store; nothing was touched; "
+                "choose another run folder or remove this one"
+            )
+        if "store" not in content:
+            write_json(marker, {**content, "store": store_digest})
+
+    def fold(self, fold: int) -> Path:
+        """Folder of one fold's encoders."""
+        return self.path / "encoders" / f"fold-{fold}"
+
+    def prepared(self, fold: int) -> Path:
+        """Front end and scores of one fold."""
+        return self.fold(fold) / "prepared.safetensors"
+
+    def encoder(self, method: Method, fold: int) -> Path:
+        """Trained encoder of one fold."""
+        return self.fold(fold) / f"{method}.safetensors"
+
+    def checkpoint(self, fold: int) -> Path:
+        """State of a flow encoder in training."""
+        return self.fold(fold) / "flow.checkpoint.safetensors"
+
+    @property
+    def latents(self) -> Path:
+        """Latent instruments and remainders of everybody."""
+        return self.path / "latents.zarr"
+
+    @property
+    def result(self) -> Path:
+        """All results in one file, with provenance."""
+        return self.path / "result.json"
+
+    def done(self, stage: str) -> str | None:
+        """Digest of what a finished stage was made from; None if it is not finished."""
+        receipt = self._receipt(stage)
+        return str(json.loads(receipt.read_text())["digest"]) if receipt.is_file() else None
+
+    def finish(self, stage: str, digest: str, clock: Clock) -> None:
+        """Record that a stage is done; written last, so that its absence means not done."""
+        write_json(self._receipt(stage), {"digest": digest, "run": clock.record()})
+
+    def reopen(self, stage: str) -> None:
+        """Forget that a stage was done, before its artefacts change."""
+        self._receipt(stage).unlink(missing_ok=True)
+
+    def clocks(self) -> dict[str, Any]:
+        """When and how long each finished stage ran."""
+        receipts = sorted((self.path / "stages").glob("*.json"))
+        return {receipt.stem: json.loads(receipt.read_text())["run"] for receipt in receipts}
+
+    def _receipt(self, stage: str) -> Path:
+        return self.path / "stages" / f"{stage}.json"

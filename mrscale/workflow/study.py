@@ -1,0 +1,83 @@
+"""A whole study from one file: every stage that is not done yet, in order."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from mrscale.config import Study, load_study
+from mrscale.errors import InputError, MissingExtraError, RunError
+from mrscale.progress import bar
+from mrscale.provenance import Clock, digest
+from mrscale.report import load_result, write_report
+from mrscale.results import StudyResult
+from mrscale.store.reader import GenotypeStore, open_store
+from mrscale.workflow.encoding import encode
+from mrscale.workflow.estimating import estimate
+from mrscale.workflow.runfolder import RunFolder
+from mrscale.workflow.training import require_more_people_than_instruments, train
+
+logger = logging.getLogger(__name__)
+
+
+def run(study: Study | str | Path, *, quiet: bool = False) -> StudyResult:
+    """Do every stage of a study: extract, train, encode, estimate, report.
+
+    Stages that are done and still valid are skipped, an interrupted one is resumed.
+
+    Parameters
+    ----------
+    study : Study, str or Path
+        A study, or the path of its ``study.toml``.
+    quiet : bool, default False
+        Show no progress even on a terminal.
+
+    Returns
+    -------
+    StudyResult
+
+    Raises
+    ------
+    MrscaleError
+        If an input, the run folder or an engine does not allow the study.
+    """
+    study = study if isinstance(study, Study) else load_study(study)
+    RunFolder.claim(study)
+    extract(study, study.store_path, quiet=quiet)
+    require_more_people_than_instruments(open_store(study.store_path))
+    if study.encoder.methods:
+        train(study, quiet=quiet)
+        encode(study, quiet=quiet)
+    estimate(study, quiet=quiet)
+    return report(study)
+
+
+def extract(study: Study, out: str, *, quiet: bool = False) -> GenotypeStore:
+    """Extract genotypes and people into a store; see :func:`pipelines.extract.extract`."""
+    if not (study.genotypes.vcf or study.genotypes.mt):
+        raise InputError("extraction needs genotypes; give --vcf FILE or --mt FOLDER")
+    try:
+        from pipelines.extract import extract as extract_store
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "hail", "spark") from None
+    with bar("Extracting", 1, quiet=quiet) as progress:
+        extract_store(study, out, progress=progress)
+    return open_store(out)
+
+
+def report(study: Study) -> StudyResult:
+    """Write the report from the results of the run folder.
+
+    Raises
+    ------
+    RunError
+        If nothing has been estimated yet.
+    """
+    clock = Clock()
+    folder = RunFolder.claim(study)
+    if folder.done("estimate") is None:
+        raise RunError("nothing has been estimated in this run yet; run first: mrscale estimate")
+    result = load_result(folder.result)
+    write_report(result, folder.path, clock=folder.clocks())
+    folder.finish("report", digest(["report", folder.done("estimate")]), clock)
+    return result
