@@ -33,6 +33,24 @@ StoreFolder = Annotated[str | None, typer.Option("--store", help="Genotype store
 RunPath = Annotated[str | None, typer.Option("--run", help="Run folder.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all that is random.")]
 
+INTERRUPTED = 130
+"""Exit code that typer gives a command stopped with Ctrl-C."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mrscale {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    pass
+
 
 def main() -> None:
     """Entry point of the command ``mrscale``."""
@@ -40,9 +58,10 @@ def main() -> None:
         app()
     except MrscaleError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        typer.echo("Stopped. Run the same command again to continue where it was.", err=True)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("Stopped. Run the same command again to continue where it was.", err=True)
+        raise
 
 
 def _fail(error: MrscaleError) -> NoReturn:
@@ -124,11 +143,10 @@ def extract(
         },
         traits={"exposure": exposure, "outcome": outcome, "covariate": covariate},
         instruments={"file": instruments},
-        store=out,
     )
     if study is None and out is None:
         raise InputError("extract needs a place for the store; give --out FOLDER or a study.toml")
-    store = extract_store(chosen, chosen.store_path, quiet=quiet)
+    store = extract_store(chosen, out or chosen.store_path, quiet=quiet)
     counts = store.manifest["environments"]
     shown = ", ".join(f"{name} {show_count(n)}" for name, n in counts.items())
     text = (
@@ -280,10 +298,13 @@ def _print(summary: dict[str, Any], text: str, as_json: bool) -> None:
 
 
 def _print_result(study: Study, result: Any, as_json: bool) -> None:
+    from mrscale.report.control import show
     from mrscale.report.export import to_json
 
     if as_json:
         typer.echo(json.dumps(to_json(result)))
         return
-    typer.echo(result.summary())
+    people = "; ".join(f"{step} {show(count)}" for step, count in result.people.items())
+    variants = "; ".join(f"{status} {count:,}" for status, count in result.variants.items())
+    typer.echo(f"People: {people}\nVariants: {variants}\n\n{result.summary()}")
     typer.echo(f"\nReport: {Path(study.run) / 'report.html'}")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mrscale.errors import InputError
 
@@ -54,14 +55,22 @@ class People(Section):
     """Column with a family id; relatives always share a fold. Without it everyone is unrelated."""
 
 
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+"""Column names; one may be given without brackets."""
+
+
 class Traits(Section):
     """``[traits]``: columns of the table of people."""
 
-    exposure: tuple[str, ...] = ()
+    exposure: Names = ()
     """Exposure columns."""
-    outcome: tuple[str, ...] = ()
+    outcome: Names = ()
     """Outcome columns."""
-    covariate: tuple[str, ...] = ()
+    covariate: Names = ()
     """Covariate columns. Those named PC1, PC2, ... are taken as genetic principal components."""
 
 
@@ -97,9 +106,9 @@ class Encoder(Section):
 
     methods: tuple[Method, ...] = ("linear", "flow")
     """Encoders to train."""
-    factors: Literal["auto"] | int = "auto"
+    factors: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
     """Principal components kept in front of the encoder; auto: eigenvalues above noise."""
-    latent_dim: Literal["auto"] | int = "auto"
+    latent_dim: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Dimension of the latent instrument; auto: permutation test on the linear encoder."""
     restarts: int = Field(default=2, ge=1)
     """Flow encoders trained side by side in each fold; the best by held-out likelihood is kept."""
@@ -177,7 +186,7 @@ def load_study(path: str | Path) -> Study:
         raise InputError(f"no study file at {path}; write one, or try: mrscale demo")
     try:
         raw = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name} is not valid TOML: {error}") from None
     return _anchored(parse_study(raw), path.parent.resolve())
 
@@ -190,24 +199,59 @@ def parse_study(raw: dict[str, Any]) -> Study:
         raise InputError(_explain(error)) from None
 
 
+_RULES = {
+    "tuple_type": 'Input should be a list, as in ["a", "b"]',
+    "model_type": "Input should be a section of keys",
+    "int_parsing": "Input should be a whole number",
+    "int_from_float": "Input should be a whole number",
+}
+"""What pydantic says in words of Python, in words of the study file."""
+
+
 def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    *parents, key = [str(part) for part in first["loc"]] or ["study"]
-    where = f"[{'.'.join(parents)}] of the study file" if parents else "the study file"
+    """One sentence; a misspelt key first, for it may be why another is missing."""
+    problems = error.errors(include_url=False)
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+    sections, key = _place([str(part) for part in first["loc"]])
+    where = f"[{'.'.join(sections)}] of the study file" if sections else "the study file"
+    if first["type"] == "missing":
+        return f"{where} needs the key {key!r}"
     if first["type"] != "extra_forbidden":
-        return f"{key!r} in {where}: {first['msg']} (found {first['input']!r})"
-    valid = sorted(_section(parents).model_fields)
+        # every rule that this key's alternatives break, said once
+        here = [p for p in problems if p["loc"][: len(sections) + 1] == (*sections, key)]
+        rules = dict.fromkeys(_RULES.get(p["type"], p["msg"]) for p in here)
+        required = " or ".join(rules).replace(" or Input should be", " or")
+        required = required.removeprefix("Value error, ")
+        return f"{key!r} in {where}: {required} (found {reprlib.repr(first['input'])})"
+    valid = sorted(_model(sections).model_fields)
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
     return f"unknown key {key!r} in {where}; did you mean {near!r}? Valid keys: {', '.join(valid)}"
 
 
-def _section(parents: list[str]) -> type[BaseModel]:
+def _place(location: list[str]) -> tuple[list[str], str]:
+    """Sections and key of a problem, without the alternative or the list item that pydantic adds
+    behind the key."""
+    sections: list[str] = []
+    for name in location[:-1]:
+        field = _model(sections).model_fields.get(name)
+        if field is None or _section(field.annotation) is None:
+            return sections, name
+        sections.append(name)
+    return sections, location[-1]
+
+
+def _model(sections: list[str]) -> type[BaseModel]:
     model: type[BaseModel] = Study
-    for name in parents:
-        annotation = model.model_fields[name].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    for name in sections:
+        model = _section(model.model_fields[name].annotation) or model
     return model
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model of a section's annotation, which may be optional; None for a plain key."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    models = (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return next(models, None)
 
 
 _PATHS = {

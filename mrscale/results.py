@@ -142,6 +142,7 @@ class StudyResult:
                 f = "" if math.isnan(e.first_stage_f) else f"  F {e.first_stage_f:.1f}"
                 interval = f"[{e.ci_lower: .3f}, {e.ci_upper: .3f}]"
                 lines.append(f" {mark} {e.label:<44} {e.estimate: .3f} {interval}{f}")
+            lines += [f"   Why: {reason}" for reason in pair.reasons]
             if pair.truth is not None:
                 lines.append(f"   {'Truth (simulated)':<44} {pair.truth: .3f}")
         return "\n".join(lines)

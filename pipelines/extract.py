@@ -66,7 +66,7 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
     listed = instruments.read_instruments(study.instruments)
     settings = _settings(study, files)
     identity = digest(settings)
-    if finished := _claim(out, identity):
+    if finished := _claim(out, settings):
         return finished
     log = spark.start_hail(log_dir=Path(out).absolute().parent / "logs")
     with _hail_errors(log):
@@ -117,8 +117,9 @@ def _settings(study: config.Study, files: list[str]) -> dict[str, Any]:
     }
 
 
-def _claim(path: str, identity: str) -> dict[str, Any] | None:
+def _claim(path: str, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest if this extraction is finished already; refuse any other content of ``path``."""
+    identity = digest(settings)
     if "://" in path:
         raise InputError(f"a store must be a local folder for now, not {path}; give another --out")
     out = Path(path)
@@ -126,13 +127,24 @@ def _claim(path: str, identity: str) -> dict[str, Any] | None:
     if not present and not out.is_file():
         return None
     file = out / IDENTITY
-    if not file.is_file() or json.loads(file.read_text()).get("digest") != identity:
+    previous = json.loads(file.read_text()) if file.is_file() else {}
+    if previous.get("digest") != identity:
         raise InputError(
-            f"{out} exists and is not this study's store; nothing was touched; "
-            "choose another --out or remove it"
+            f"{out} exists and is not this study's store{_differences(previous, settings)}; "
+            "nothing was touched; choose another place for it (--out, or run = in the study file) "
+            "or remove it"
         )
     manifest = out / MANIFEST
     return dict(json.loads(manifest.read_text())) if manifest.is_file() else None
+
+
+def _differences(previous: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Which parts of the study changed since a store was begun, for a message."""
+    before = previous.get("settings", {})
+    parts = before.get("inputs", {}), settings["inputs"]
+    files = [f"the {name} file" for name in parts[1] if parts[0].get(name) != parts[1][name]]
+    named = [name for name in settings if name != "inputs" and before.get(name) != settings[name]]
+    return f" (what changed: {', '.join(files + named)})" if before else ""
 
 
 def _write_small_arrays(

@@ -149,8 +149,9 @@ def _candidates(listed: pd.DataFrame, sites: pd.DataFrame) -> pd.DataFrame:
         {
             "contig_key": contig_key(sites["contig"]),
             "position": sites["position"].astype("int64"),
-            "ref": sites["ref"].str.upper(),
-            "alt": sites["alt"].str.upper(),
+            # an empty table has no text columns, only untyped ones
+            "ref": sites["ref"].astype(str).str.upper(),
+            "alt": sites["alt"].astype(str).str.upper(),
             "site_row": np.arange(len(sites)),
         }
     )

@@ -77,8 +77,15 @@ def _check_vcf(path: Path) -> None:
     elif not (start.startswith(_BGZF_HEADER) and start[12:14] == b"BC"):
         raise InputError(
             f"{path.name} is compressed with gzip; a VCF must be compressed with bgzip, so that "
-            f"it can be read in parallel: gunzip -c {path.name} | bgzip > {path.stem}.bgz"
+            f"it can be read in parallel: gzip -dc {path.name} | bgzip > {_bgzipped(path)} "
+            "(bgzip comes with samtools and tabix), then give that file"
         )
+
+
+def _bgzipped(path: Path) -> str:
+    """A name for the recompressed file that is never the file itself."""
+    stem = path.name.removesuffix(".gz").removesuffix(".bgz").removesuffix(".vcf")
+    return f"{stem}.bgzipped.vcf.bgz"
 
 
 def _read_vcf(hl: Any, genotypes: config.Genotypes, files: list[str]) -> Any:

@@ -31,13 +31,15 @@ class MetaAnalysis:
 
 
 def meta_analysis(estimates: Floats, std_errors: Floats) -> MetaAnalysis:
-    """Fixed-effect meta-analysis of K independent estimates.
+    """Fixed-effect meta-analysis of K independent estimates; all NaN for none.
 
     Notes
     -----
     ``Q = sum w (b - bbar)^2`` with ``w = 1 / se^2``; ``I2 = max(0, 1 - (K - 1) / Q)``.
     Higgins and Thompson (2002), *Statistics in Medicine* 21.
     """
+    if not len(estimates):
+        return MetaAnalysis(math.nan, math.nan, math.nan, math.nan, math.nan)
     weights = 1 / np.asarray(std_errors) ** 2
     mean = float(weights @ estimates / weights.sum())
     q = float(weights @ (np.asarray(estimates) - mean) ** 2)

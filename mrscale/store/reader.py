@@ -142,6 +142,11 @@ def open_store(path: str | Path) -> GenotypeStore:
         with another schema version.
     """
     manifest_file = Path(path) / MANIFEST
+    if not Path(path).exists():
+        raise StoreError(
+            f"there is no genotype store at {path}; give its folder with --store or a study.toml, "
+            "or make it first: mrscale extract"
+        )
     if not manifest_file.is_file():
         raise StoreError(
             f"{path} is not a finished genotype store: it has no {MANIFEST}; "

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
+from distributed.comm import connect
 from threadpoolctl import threadpool_limits
 
 from mrscale.errors import EngineError
@@ -36,7 +39,7 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
     Raises
     ------
     EngineError
-        If no scheduler answers at the address within ten seconds.
+        If the address is none, or no scheduler answers there within ten seconds.
 
     Notes
     -----
@@ -46,14 +49,8 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
     settings = {"distributed.admin.tick.limit": "1h", "distributed.worker.daemon": False}
     with threadpool_limits(1, user_api="blas"), dask.config.set(settings):
         if scheduler:
-            try:
-                client = Client(scheduler, timeout=CONNECT_SECONDS)
-            except OSError:
-                raise EngineError(
-                    f"no Dask scheduler answered at {scheduler} within {CONNECT_SECONDS} s; "
-                    "start one, correct the address, or leave it out to use this machine"
-                ) from None
-            with client:
+            _require_answer(scheduler)
+            with Client(scheduler, timeout=CONNECT_SECONDS) as client:
                 yield client
             return
         with (
@@ -71,3 +68,30 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
             Client(cluster) as client,
         ):
             yield client
+
+
+def _require_answer(scheduler: str) -> None:
+    """Refuse an address where no scheduler answers.
+
+    Not left to ``Client``: one that could not connect closes itself when it is garbage collected,
+    which may be on its own event loop and then waits for itself.
+    """
+    with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop, as notebooks do
+        try:
+            thread.submit(asyncio.run, _connect(scheduler)).result()
+        except ValueError:
+            raise EngineError(
+                f"{scheduler!r} is not the address of a Dask scheduler; give one such as "
+                "tcp://host:8786, or leave it out to use this machine"
+            ) from None
+        except OSError:
+            raise EngineError(
+                f"no Dask scheduler answered at {scheduler} within {CONNECT_SECONDS} s; "
+                "start one, correct the address, or leave it out to use this machine"
+            ) from None
+
+
+async def _connect(scheduler: str) -> None:
+    arguments = Security().get_connection_args("client")
+    comm = await connect(scheduler, timeout=CONNECT_SECONDS, **arguments)
+    await comm.close()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mrscale.nn.flow import Flow, FlowShape
 from mrscale.stats.design import fill_missing
-from mrscale.stats.moments import Floats
+from mrscale.stats.moments import Floats, Moments
 from mrscale.stats.subspace import FrontEnd, StationarySubspace
 from mrscale.train import checkpoint
 
@@ -192,9 +192,9 @@ def start_flow(
     mean = np.zeros((num_environments, k))
     root = np.tile(np.eye(k), (num_environments, 1, 1))
     for code, latents in enumerate(latents_by_environment):
-        h = latents[:, latent_dim:]
-        mean[code] = h.mean(0)
-        covariance = np.cov(h.T).reshape(k, k) + 1e-3 * np.eye(k)
+        remainder = Moments.from_block(latents[:, latent_dim:])
+        mean[code] = remainder.mean
+        covariance = remainder.covariance + 1e-3 * np.eye(k)
         root[code] = np.linalg.inv(np.linalg.cholesky(covariance))
     start, mean_start, root_start = (torch.tensor(v).float() for v in (directions, mean, root))
     generator = torch.Generator().manual_seed(seed)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import parent_process
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from torch import Tensor, distributed, multiprocessing
 from mrscale.errors import EngineError
 
 TIMEOUT = timedelta(minutes=10)
+GRACE_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,25 @@ class Ranks:
     world: int = 1
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum over all ranks, in place; every rank gets the same bits."""
+        """Sum over all ranks, in place; every rank gets the same bits.
+
+        Raises
+        ------
+        EngineError
+            If another rank is gone.
+        """
         if self.world > 1:
-            distributed.all_reduce(tensor)
+            try:
+                distributed.all_reduce(tensor)
+            except RuntimeError as error:
+                # this rank only suffers: let the one that broke be the first to be heard
+                time.sleep(GRACE_SECONDS)
+                raise EngineError(f"another training rank is gone: {error}") from None
         return tensor
+
+    def wait(self) -> None:
+        """Return when every rank has come here."""
+        self.sum(torch.zeros(1))
 
     @property
     def leads(self) -> bool:
@@ -49,11 +68,11 @@ def joined() -> Iterator[Ranks]:
         if world == 1:
             yield Ranks()
             return
-        distributed.init_process_group("gloo", timeout=TIMEOUT)
-        try:
-            yield Ranks(distributed.get_rank(), world)
-        finally:
-            distributed.destroy_process_group()
+        # once for the life of the process: a second group would meet the first one's addresses
+        # in the store that torchrun keeps, and wait for ever
+        if not distributed.is_initialized():
+            distributed.init_process_group("gloo", timeout=TIMEOUT)
+        yield Ranks(distributed.get_rank(), world)
     finally:
         torch.set_num_threads(threads)
 
@@ -103,4 +122,13 @@ def _enter(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     function(*arguments)
+
+
+def _end_with_parent() -> None:
+    """Keep a rank from training on, beside the rerun, when its parent was killed."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -20,6 +20,8 @@ import zarr
 from numpy.typing import NDArray
 
 from mrscale.config import Method, is_principal_component
+from mrscale.disclosure import show_count
+from mrscale.errors import InputError
 from mrscale.stats.design import fill_missing, indicators, polynomial_basis
 from mrscale.stats.moments import Floats
 from mrscale.store.reader import GenotypeStore
@@ -180,9 +182,22 @@ class PairData:
 
 
 def true_latents(store: GenotypeStore, file: Path, columns: list[str]) -> Floats:
-    """The simulated exogenous latents, shape (N, L), in the store's row order."""
-    table = pd.read_parquet(file).set_index("person_id")
-    return table.loc[store.array("sample_id"), columns].to_numpy(dtype=np.float64)
+    """The simulated exogenous latents, shape (N, L), in the store's row order.
+
+    Raises
+    ------
+    InputError
+        If they are those of other people.
+    """
+    table = pd.read_parquet(file).set_index("person_id").reindex(store.array("sample_id"))
+    strangers = int(table[columns].isna().any(axis=1).sum())
+    if strangers:
+        raise InputError(
+            "[simulation] truth must be that of the people in the store, but "
+            f"{show_count(strangers)} of them are not in {file.name}; "
+            "name the truth.json of this simulation, or remove the section"
+        )
+    return table[columns].to_numpy(dtype=np.float64)
 
 
 def _split_covariates(names: list[str]) -> tuple[list[int], list[int]]:

@@ -27,6 +27,7 @@ from mrscale.workflow.fitting import (
     Fitted,
     FrameMoments,
     fit,
+    fit_within,
     frame_moments,
     misfits,
     select,
@@ -38,6 +39,7 @@ from mrscale.workflow.training import (
     mean_dosage,
     require_more_people_than_instruments,
     training_digest,
+    typical_invariant,
 )
 
 
@@ -58,9 +60,15 @@ class Truth:
                 f"[simulation] truth: no such file {path}; "
                 "remove the section if the data are not simulated"
             )
-        content = json.loads(path.read_text())
-        latents = content["latents"]
-        return cls(content["effect"], path.parent / latents["file"], latents["exogenous"])
+        try:
+            content = json.loads(path.read_text())
+            latents = content["latents"]
+            return cls(content["effect"], path.parent / latents["file"], latents["exogenous"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"[simulation] truth must be a truth.json that mrscale simulate wrote; {path} is "
+                "not one; name another, or remove the section if the data are not simulated"
+            ) from None
 
 
 def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
@@ -135,7 +143,8 @@ def _pair(
     environments = range(len(data.fill))
     inside = [estimators["tsls"], *(estimators[f"{m}_controls"] for m in data.methods)]
     fitted = [fit(moments, one) for one in estimators.values()]
-    fitted += [fit(moments, one, code) for one in inside for code in environments]
+    for one in inside:
+        fitted += fit_within(moments, one, environments)
     fitted = with_errors(client, cuts, data, fitted, progress=progress)
     by_key = {one.estimator.key: one for one in fitted[: len(estimators)]}
     by_environment = _grouped(fitted[len(estimators) :])
@@ -145,19 +154,20 @@ def _pair(
             method=method,
             first_stage_f=by_key[f"{method}_controls"].first_stage_f,
             misfit=checks[method],
-            heterogeneity=_meta(by_environment[f"{method}_controls"]),
+            heterogeneity=_meta(by_environment.get(f"{method}_controls", [])),
             remainder_dim=data.latent_shape[method][2],
             num_environments=len(environments),
-            invariant=min(e.story["invariant"] for e in encoders[method]),
+            invariant=typical_invariant([e.story["invariant"] for e in encoders[method]]),
             latent_dim=data.latent_shape[method][1],
         )
         for method in data.methods
     ]
     verdict = judge(learned)
-    naive, names = by_environment["tsls"], store.names("environments")
-    counts = [moments[GENOTYPE, code].count for code in environments]
+    naive, names = by_environment.get("tsls", []), store.names("environments")
     estimates = [one.result(num_obs) for one in by_key.values()]
-    estimates.insert(3, _meta_result(naive, num_obs))
+    if naive:
+        used = sum(moments[GENOTYPE, one.environment].count for one in naive)
+        estimates.insert(3, _meta_result(naive, used, len(environments)))
     return PairResult(
         exposure=store.names("exposures")[data.exposure],
         outcome=store.names("outcomes")[data.outcome],
@@ -167,8 +177,12 @@ def _pair(
         reasons=verdict.reasons,
         diagnostics=verdict.diagnostics,
         per_environment=tuple(
-            one.result(count, key=name, label=name)
-            for one, count, name in zip(naive, counts, names, strict=True)
+            one.result(
+                moments[GENOTYPE, one.environment].count,
+                key=names[one.environment],
+                label=names[one.environment],
+            )
+            for one in naive
         ),
         anderson_rubin=_anderson_rubin(moments, estimators["tsls_pc"]),
         truth=effect,
@@ -192,8 +206,8 @@ def _anderson_rubin(moments: FrameMoments, rival: Estimator) -> tuple[tuple[floa
     return anderson_rubin(selected, len(rival.instruments))
 
 
-def _meta_result(within: list[Fitted], num_obs: int) -> Estimate:
-    """Naive 2SLS inside every environment, pooled by inverse variance."""
+def _meta_result(within: list[Fitted], num_obs: int, num_environments: int) -> Estimate:
+    """Naive 2SLS inside the environments that allow it, pooled by inverse variance."""
     pooled = _meta(within)
     lower, upper, pvalue = interval(pooled.estimate, pooled.std_error)
     return Estimate(
@@ -207,7 +221,13 @@ def _meta_result(within: list[Fitted], num_obs: int) -> Estimate:
         num_obs=num_obs,
         num_instruments=min(fit.num_instruments for one in within for fit in one.fits),
         first_stage_f=min(one.first_stage_f for one in within),
-        note="First-stage F is that of the weakest environment.",
+        note="First-stage F is that of the weakest environment."
+        + (
+            f" Only {len(within)} of {num_environments} environments have people enough for this "
+            "many instruments."
+            if len(within) < num_environments
+            else ""
+        ),
     )
 
 
@@ -227,7 +247,7 @@ def _study_result(
         num_variants=store.num_variants,
         missing_rate=report["missing_rate"],
         variants=report["variants"],
-        people=report["people"],
+        people=dict(sorted(report["people"].items(), key=_funnel_position)),
         encoders={method: _encoder_story(trained) for method, trained in encoders.items()},
         provenance={
             "command": "mrscale run study.toml",
@@ -239,6 +259,12 @@ def _study_result(
             "software": software_versions(),
         },
     )
+
+
+def _funnel_position(step: tuple[str, int]) -> tuple[int, bool]:
+    """Largest first; of equal counts the step that joins or drops people last."""
+    name, count = step
+    return -count, name in ("in both", "with an environment")
 
 
 def _encoder_story(trained: list[Encoder]) -> dict[str, Any]:

@@ -5,11 +5,14 @@ Legend: S encoders, E environments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
 from mrscale.results import Estimate
 from mrscale.stats.design import indicators
@@ -30,6 +33,7 @@ from mrscale.workflow.designs import (
 
 EVERYWHERE = -1
 """Environment code of a fit on all environments together."""
+MISFIT_PARTS = 3
 
 FrameMoments = dict[tuple[Frame, int], Moments]
 
@@ -75,7 +79,13 @@ class Fitted:
         """Smallest first-stage F over the fits."""
         return min(fit.first_stage_f for fit in self.fits)
 
-    def result(self, num_obs: int, *, key: str = "", label: str = "", note: str = "") -> Estimate:
+    @property
+    def _note(self) -> str:
+        if self.pooled is None:
+            return ""
+        return f"Mean over {len(self.fits)} encoders; interval from t({self.pooled.dof})."
+
+    def result(self, num_obs: int, *, key: str = "", label: str = "") -> Estimate:
         """As users hold it."""
         dof = self.pooled.dof if self.pooled else np.inf
         lower, upper, pvalue = interval(self.estimate, self.std_error, dof=dof)
@@ -90,7 +100,7 @@ class Fitted:
             num_obs=num_obs,
             num_instruments=min(fit.num_instruments for fit in self.fits),
             first_stage_f=self.first_stage_f,
-            note=note,
+            note=self._note,
         )
 
 
@@ -120,10 +130,27 @@ def fit(moments: FrameMoments, estimator: Estimator, environment: int = EVERYWHE
     return Fitted(estimator, environment, tuple(fits))
 
 
+def fit_within(
+    moments: FrameMoments, estimator: Estimator, environments: Iterable[int]
+) -> list[Fitted]:
+    """Point estimates in every environment that has people enough for this many instruments."""
+    found = []
+    for code in environments:
+        with suppress(InputError):
+            found.append(fit(moments, estimator, code))
+    return found
+
+
 def select(moments: FrameMoments, frame: Frame, environment: int = EVERYWHERE) -> Moments:
-    """Moments of one frame, in one environment or over all."""
+    """Moments of one frame, in one environment or over all; InputError if they hold nobody."""
     codes = sorted(code for name, code in moments if name == frame)
-    return pool([moments[frame, c] for c in codes if environment in (EVERYWHERE, c)])
+    parts = [moments[frame, code] for code in codes if environment in (EVERYWHERE, code)]
+    if not parts:
+        raise InputError(
+            "an estimate needs people with the exposure, the outcome and every covariate; found "
+            "nobody with all of them; choose traits that were measured in the same people"
+        )
+    return pool(parts)
 
 
 def with_errors(
@@ -166,7 +193,11 @@ def misfits(
     *,
     progress: Advance = silent,
 ) -> dict[str, Misfit]:
-    """Misfit checks per method, averaged over its encoders, on people who did not train them."""
+    """Misfit checks per method, averaged over its encoders, on people who did not train them.
+
+    The regressions are cross-fitted over ``MISFIT_PARTS`` parts of those people: with two folds
+    an encoder leaves only one unseen.
+    """
     features = {
         method: RandomFeatures.draw(shape[2], np.random.default_rng(seed))
         for method, shape in data.latent_shape.items()
@@ -175,14 +206,16 @@ def misfits(
     def block(rows: slice) -> dict[tuple[str, int, int, int], Moments]:
         environment = data.store.array("environment", rows)
         fold = data.store.array("fold", rows)
+        part = _parts(data.store.array("family", rows), rows)
         dummies = indicators(environment, len(data.fill))
         found: dict[tuple[str, int, int, int], Moments] = {}
         for method, s, latent, remainder in data.encoded(rows):
             matrix = features[method].rows(latent, remainder, dummies)
-            for f, e in sorted(set(zip(fold.tolist(), environment.tolist(), strict=True))):
-                if f != s:
-                    inside = (fold == f) & (environment == e)
-                    found[method, s, f, e] = Moments.from_block(matrix[inside])
+            unseen = fold != s
+            for p, e in sorted(set(zip(part.tolist(), environment.tolist(), strict=True))):
+                inside = unseen & (part == p) & (environment == e)
+                if inside.any():
+                    found[method, s, p, e] = Moments.from_block(matrix[inside])
         return found
 
     groups = reduce_blocks(client, cuts, block, combine_keyed, progress=progress)
@@ -191,7 +224,7 @@ def misfits(
         targets = basis_width(latent_dim, LATENT_DEGREE)
         checks = [
             misfit(
-                {(f, e): m for (name, t, f, e), m in groups.items() if (name, t) == (method, s)},
+                {(p, e): m for (name, t, p, e), m in groups.items() if (name, t) == (method, s)},
                 targets,
                 latent_dim,
             )
@@ -202,3 +235,10 @@ def misfits(
             float(np.mean([c.likelihood_ratio for c in checks])),
         )
     return found
+
+
+def _parts(family: NDArray[np.int32], rows: slice) -> NDArray[np.int64]:
+    """Part of each row of a block; relatives share one, and a part is a random sample because the
+    store's rows are in random order."""
+    unit = np.where(family >= 0, family, np.arange(rows.start, rows.start + len(family)))
+    return unit % MISFIT_PARTS

@@ -28,7 +28,7 @@ class LearnedFit:
         Of the estimate over environments.
     remainder_dim, num_environments : int
     invariant : int
-        Smallest number of directions over folds that the permutation test found invariant.
+        Number of directions that the permutation test found invariant, the median over folds.
     latent_dim : int
     """
 
@@ -45,11 +45,6 @@ class LearnedFit:
     def identifiable(self) -> bool:
         """Whether there are environments enough for this many moving dimensions."""
         return self.num_environments >= 2 * self.remainder_dim + 1
-
-    @property
-    def usable(self) -> bool:
-        """Whether the estimate may be the headline."""
-        return self.first_stage_f >= WEAK_F and self.misfit.passed and self.identifiable
 
 
 @dataclass(frozen=True)
@@ -141,7 +136,7 @@ def _diagnostics(one: LearnedFit) -> list[Diagnostic]:
             "passes every other check, so look here first.",
         ),
         check(
-            f"environments for {one.remainder_dim} moving dimensions",
+            f"environments, for k = {one.remainder_dim} moving",
             one.num_environments,
             f">= {needed}",
             "pass" if one.identifiable else "warn",

@@ -34,16 +34,15 @@ class RunFolder:
         advice = 'nothing was touched; choose another folder (run = "..." or --run) or remove it'
         if folder.path.exists() and not folder.path.is_dir():
             raise RunError(f"{folder.path} is a file, not a run folder; {advice}")
-        if marker.is_file():
-            owner = json.loads(marker.read_text()).get("study")
-            if owner != study.name:
-                raise RunError(
-                    f"{folder.path} holds the run of another study, {owner!r}, "
-                    f"not of {study.name!r}; {advice}"
-                )
-        elif folder.path.is_dir() and any(folder.path.iterdir()):
+        owner = _owner(marker)
+        if owner is None and folder.path.is_dir() and not _is_blank(study):
             raise RunError(f"{folder.path} is not empty and not a run folder; {advice}")
-        else:
+        if owner not in (None, study.name):
+            raise RunError(
+                f"{folder.path} holds the run of another study, {owner!r}, "
+                f"not of {study.name!r}; {advice}"
+            )
+        if owner is None:
             write_json(marker, {"study": study.name})
         return folder
 
@@ -85,6 +84,11 @@ class RunFolder:
         """All results in one file, with provenance."""
         return self.path / "result.json"
 
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
     def done(self, stage: str) -> str | None:
         """Digest of what a finished stage was made from; None if it is not finished."""
         receipt = self._receipt(stage)
@@ -105,3 +109,22 @@ class RunFolder:
 
     def _receipt(self, stage: str) -> Path:
         return self.path / "stages" / f"{stage}.json"
+
+
+def _owner(marker: Path) -> str | None:
+    """Name of the study that a marker was written for; None if there is no marker of ours."""
+    try:
+        content = json.loads(marker.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return content.get("study") if isinstance(content, dict) else None
+
+
+def _is_blank(study: Study) -> bool:
+    """Whether a run folder holds nothing yet but what an extraction, or a process killed at its
+    first marker, left in it."""
+    store = Path(study.store_path).resolve()
+    return all(
+        p.resolve() == store or p.name == "logs" or p.name.startswith(f".{MARKER}.")
+        for p in Path(study.run).iterdir()
+    )

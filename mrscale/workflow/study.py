@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from mrscale import __version__
 from mrscale.config import Study, load_study
 from mrscale.errors import InputError, MissingExtraError, RunError
 from mrscale.progress import bar
@@ -60,13 +61,16 @@ def extract(study: Study, out: str, *, quiet: bool = False) -> GenotypeStore:
         from pipelines.extract import extract as extract_store
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "hail", "spark") from None
+    if Path(study.run) in Path(out).parents:
+        # the other verbs refuse a folder that was filled before it was claimed
+        RunFolder.claim(study)
     with bar("Extracting", 1, quiet=quiet) as progress:
         extract_store(study, out, progress=progress)
     return open_store(out)
 
 
 def report(study: Study) -> StudyResult:
-    """Write the report from the results of the run folder.
+    """Write the report from the results of the run folder, unless it is there already.
 
     Raises
     ------
@@ -78,6 +82,8 @@ def report(study: Study) -> StudyResult:
     if folder.done("estimate") is None:
         raise RunError("nothing has been estimated in this run yet; run first: mrscale estimate")
     result = load_result(folder.result)
-    write_report(result, folder.path, clock=folder.clocks())
-    folder.finish("report", digest(["report", folder.done("estimate")]), clock)
+    identity = digest(["report", __version__, folder.done("estimate")])
+    if folder.done("report") != identity or not folder.report.is_file():
+        write_report(result, folder.path, clock=folder.clocks())
+        folder.finish("report", identity, clock)
     return result

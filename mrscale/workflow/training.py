@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrscale.config import Encoder as EncoderSettings
+from mrscale import config
 from mrscale.config import Study
 from mrscale.errors import InputError
+from mrscale.nn.flow import Flow
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest
 from mrscale.sampling.plan import Plan, blocks, held_out, split_by_environment
@@ -27,8 +29,8 @@ from mrscale.stream.engine import Client, engine
 from mrscale.stream.loader import batches
 from mrscale.stream.reduce import map_blocks, reduce_blocks
 from mrscale.train import checkpoint
-from mrscale.train.encoder import Prepared, finish, keep_restart, start_flow
-from mrscale.train.loop import Batch, fit_flow
+from mrscale.train.encoder import Encoder, Prepared, finish, keep_restart, start_flow
+from mrscale.train.loop import Batch, Progressed, fit_flow
 from mrscale.train.ranks import joined, launch
 from mrscale.workflow.runfolder import RunFolder
 
@@ -47,11 +49,13 @@ def train(study: Study, *, quiet: bool = False) -> RunFolder:
     RunError
         If the run folder is another study's.
     InputError
-        If there are too few people or environments for what is asked.
+        If there are too few people or environments for what is asked, or the store has another
+        number of folds.
     """
     clock = Clock()
     store = open_store(study.store_path)
     require_more_people_than_instruments(store)
+    _require_folds(study, store)
     folder = RunFolder.claim(study)
     folder.bind(store.digest)
     identity = training_digest(study, store)
@@ -85,6 +89,15 @@ def require_more_people_than_instruments(store: GenotypeStore) -> None:
             f"an estimate needs more people than instruments; found {store.num_variants:,} "
             f"instruments for {store.num_samples:,} people; extract again with a shorter list of "
             "instruments: --instruments FILE"
+        )
+
+
+def _require_folds(study: Study, store: GenotypeStore) -> None:
+    found = int(store.array("fold").max()) + 1
+    if found != study.folds:
+        raise InputError(
+            f"the people of this store are in {found} folds, the study asks for {study.folds}; "
+            f"set folds = {found} in the study file, or extract again into another store"
         )
 
 
@@ -129,9 +142,7 @@ def _prepare(
 ) -> tuple[list[Prepared], int]:
     """Front ends, scores and stationary subspaces of all folds, and the latent dimension."""
     files = [folder.prepared(fold) for fold in range(study.folds)]
-    if all(_identity_of(file) == identity for file in files):
-        prepared = [Prepared.load(file) for file in files]
-    else:
+    if any(_identity_of(file) != identity for file in files):
         with engine(study.scheduler) as client, bar("Preparing", 2, quiet=quiet) as progress:
             source = _FoldBlocks(store, mean_dosage(store))
             cuts = blocks(store.num_samples, store.layout.chunk_rows)
@@ -141,12 +152,12 @@ def _prepare(
                 client, cuts, lambda rows: source.scores(rows, fronts), progress=progress
             )
         environment = store.array("environment")
-        prepared = []
         for fold, front in enumerate(fronts):
             rows, scores = (np.concatenate(a) for a in zip(*(p[fold] for p in parts), strict=True))
             start = _start(fold, front, rows, scores, groups, environment[rows], source, study)
             start.save(files[fold], {"identity": identity})
-            prepared.append(start)
+    # always from the files: the memory order of a fresh matrix would change last bits later on
+    prepared = [Prepared.load(file) for file in files]
     return prepared, _latent_dim(study.encoder, prepared)
 
 
@@ -181,11 +192,11 @@ def _start(
     return Prepared(front, source.fill, subspace, rows, scores, invariant)
 
 
-def _latent_dim(settings: EncoderSettings, prepared: list[Prepared]) -> int:
+def _latent_dim(settings: config.Encoder, prepared: list[Prepared]) -> int:
     factors = prepared[0].front.num_factors
     if settings.latent_dim == "auto":
-        middle = sorted(start.invariant for start in prepared)[(len(prepared) - 1) // 2]
-        return min(max(middle, 1), factors - 1)
+        invariant = typical_invariant([start.invariant for start in prepared])
+        return min(max(invariant, 1), factors - 1)
     if settings.latent_dim >= factors:
         raise InputError(
             f"[encoder] latent_dim must be below the number of factors, {factors}, so that "
@@ -194,12 +205,19 @@ def _latent_dim(settings: EncoderSettings, prepared: list[Prepared]) -> int:
     return settings.latent_dim
 
 
+def typical_invariant(counts: list[int]) -> int:
+    """Number of invariant directions that the folds agree on: their lower median."""
+    return sorted(counts)[(len(counts) - 1) // 2]
+
+
 def _train_flow(study: Study, fold: int, latent_dim: int, identity: str, quiet: bool) -> None:
     """Train one fold's flow encoder; runs in every rank."""
     folder, store = RunFolder(Path(study.run)), open_store(study.store_path)
     start = Prepared.load(folder.prepared(fold))
     environments = len(store.names("environments"))
     environment = store.array("environment")[start.rows]
+    aside = held_out(store.array("family")[start.rows], study.seed)
+    plan = _plan(study, fold, store, start.rows[~aside])
     z = start.scores.astype(np.float64) @ start.subspace.directions
     flow = start_flow(
         start.subspace.directions,
@@ -207,10 +225,8 @@ def _train_flow(study: Study, fold: int, latent_dim: int, identity: str, quiet: 
         latent_dim,
         environments,
         restarts=study.encoder.restarts,
-        seed=study.seed * 1000 + fold,
+        seed=plan.seed,
     )
-    aside = held_out(store.array("family")[start.rows], study.seed)
-    plan = _plan(study, fold, store, start.rows[~aside])
     title = f"Training flow {fold + 1} of {study.folds}"
     with joined() as ranks, engine(study.scheduler) as client:
         mine = slice(ranks.rank, None, ranks.world)
@@ -235,23 +251,33 @@ def _train_flow(study: Study, fold: int, latent_dim: int, identity: str, quiet: 
                 identity=identity,
                 progress=progress,
             )
-        if not ranks.leads:
-            return
+        if ranks.leads:
+            story = {
+                "identity": identity,
+                "fold": fold,
+                "invariant": start.invariant,
+                "wraps": plan.wraps,
+            }
+            _best_restart(flow, done, start, story).save(folder.encoder("flow", fold))
+            folder.checkpoint(fold).unlink(missing_ok=True)
+        # nobody may go on, and call the stage finished, before the encoder is on disk
+        ranks.wait()
+
+
+def _best_restart(flow: Flow, done: Progressed, start: Prepared, story: dict[str, Any]) -> Encoder:
+    """The encoder of the restart with the best held-out likelihood."""
     winner = int(np.argmax(done.best_held_out))
     story = {
-        "identity": identity,
-        "fold": fold,
-        "invariant": start.invariant,
+        **story,
         "best_step": done.best_step[winner],
         "held_out_log_likelihood": done.best_held_out[winner],
         "restarts": done.best_held_out,
         "history": done.history,
-        "wraps": plan.wraps,
     }
-    single = start_flow(start.subspace.directions, [], latent_dim, environments)
+    directions, environments = start.subspace.directions, len(start.mean_dosage)
+    single = start_flow(directions, [], flow.latent_dim, environments)
     best = keep_restart(flow, single, winner)
-    finish("flow", latent_dim, start, best, story).save(folder.encoder("flow", fold))
-    folder.checkpoint(fold).unlink(missing_ok=True)
+    return finish("flow", flow.latent_dim, start, best, story)
 
 
 def _plan(study: Study, fold: int, store: GenotypeStore, rows: NDArray[np.int64]) -> Plan:

@@ -67,7 +67,8 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 def markdown(table: pd.DataFrame) -> str:
     """The summary as a Markdown table."""
     lines = [
-        "| estimator | mean bias | Monte Carlo error | sd | RMSE | largest error | mean SE | covered |",
+        "| estimator | mean bias | Monte Carlo error | sd | RMSE | largest error | mean SE "
+        "| covered |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in table.itertuples():
@@ -80,7 +81,8 @@ def markdown(table: pd.DataFrame) -> str:
 def verdict(table: pd.DataFrame) -> str:
     """Whether each learned estimate's bias is within two Monte Carlo errors of zero."""
     sentences = []
-    for row in table[table["key"].isin(["linear_controls", "flow_controls", "headline"])].itertuples():
+    learned = ["linear_controls", "flow_controls", "headline"]
+    for row in table[table["key"].isin(learned)].itertuples():
         ratio = abs(row.bias) / row.mc_error
         word = "within" if ratio <= 2 else "NOT within"
         sentences.append(

@@ -231,7 +231,8 @@ def test_a_finished_store_is_returned_and_another_study_refused(store, cohort, t
     before = {p: p.stat().st_mtime_ns for p in store.rglob("*")}
     same = study(cohort[0], genotypes=vcf(cohort[0], 3))
     assert extract(same, str(store)) == open_store(store).manifest
-    with pytest.raises(InputError, match="not this study's store; nothing was touched; choose"):
+    refusal = r"not this study's store \(what changed: seed\); nothing was touched; choose"
+    with pytest.raises(InputError, match=refusal):
         extract(study(cohort[0], seed=5), str(store))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="not this study's store"):

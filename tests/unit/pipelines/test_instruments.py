@@ -139,6 +139,12 @@ def test_every_row_and_site_leaves_with_a_status(tmp_path):
     assert result.unmatched["reason"].notna().all()
 
 
+def test_a_list_without_a_position_in_the_file_leaves_every_row_absent(tmp_path):
+    rows = [("1", 7, "A", "G", 0.3, 1e-9)]
+    result = matched(tmp_path, rows, sites())
+    assert result.unmatched["status"].tolist() == ["absent"]
+
+
 def test_common_other_names_and_separators_are_understood(tmp_path):
     (tmp_path / "list.csv").write_text("CHR,POS,EA,NEA,EAF,PVAL\nchrX,12,a,g,0.2,1e-8\n")
     found = read_instruments(Instruments(file=str(tmp_path / "list.csv"), p_value=1e-5))

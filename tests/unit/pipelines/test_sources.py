@@ -20,8 +20,15 @@ def test_no_such_file(tmp_path):
 
 def test_gzip_instead_of_bgzip_is_refused_with_the_command(tmp_path):
     (tmp_path / "g.vcf.gz").write_bytes(gzip.compress(HEADER))
-    with pytest.raises(InputError, match=r"with gzip.*gunzip -c g\.vcf\.gz \| bgzip > g\.vcf\.bgz"):
+    advice = r"with gzip.*gzip -dc g\.vcf\.gz \| bgzip > g\.bgzipped\.vcf\.bgz"
+    with pytest.raises(InputError, match=advice):
         find_files(Genotypes(vcf=str(tmp_path / "g.vcf.gz")))
+
+
+def test_the_advice_for_gzip_never_writes_over_the_file_itself(tmp_path):
+    (tmp_path / "g.vcf.bgz").write_bytes(gzip.compress(HEADER))
+    with pytest.raises(InputError, match=r"gzip -dc g\.vcf\.bgz \| bgzip > g\.bgzipped\.vcf\.bgz"):
+        find_files(Genotypes(vcf=str(tmp_path / "g.vcf.bgz")))
 
 
 def test_something_else_is_no_vcf(tmp_path):

@@ -1,0 +1,157 @@
+"""The command line: help, JSON, exit codes, and one sentence for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+
+with warnings.catch_warnings():
+    # typer 0.24 uses what click 8.5 deprecates
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from typer.testing import CliRunner
+
+    from mrscale import cli
+
+VERBS = ["simulate", "extract", "train", "encode", "estimate", "report", "run", "doctor", "demo"]
+
+
+def test_every_verb_explains_itself():
+    listed = CliRunner().invoke(cli.app, ["--help"])
+    assert listed.exit_code == 0
+    for verb in VERBS:
+        assert verb in listed.output
+        found = CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200"})
+        assert found.exit_code == 0
+        assert "--json" in re.sub(r"\x1b\[[0-9;]*m", "", found.output)
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "mrscale", "run", "absent.toml"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "Error: no study file at absent.toml; write one, or try: mrscale demo\n"
+
+
+def test_help_loads_no_engine():
+    code = "import sys, mrscale.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "dask", "hail", "pyspark", "zarr"} & set(done.stdout.split())
+
+
+def test_an_error_is_json_when_asked_for(command, tmp_path):
+    code, out, err = command("run", tmp_path / "absent.toml", "--json")
+    assert (code, err) == (1, "")
+    found = json.loads(out)
+    assert found["kind"] == "InputError"
+    assert found["error"].startswith("no study file at")
+    assert found.keys() == {"error", "kind"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run"], "Missing argument 'STUDY'"),
+        (["extract", "--vfc", "a"], "No such option"),
+        (["train", "--ranks", "0"], "Invalid value for '--ranks'"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_a_wrong_command_line_is_a_usage_error(command, words, message):
+    code, out, err = command(*words)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[encoder]\nstep = 3", "unknown key 'step' in [encoder] of the study file; did you mean"),
+        ("name = ", "study.toml is not valid TOML"),
+        ("folds = 0", "'folds' in the study file"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["extract", "train", "encode", "estimate", "report", "run"])
+def test_every_verb_checks_the_study_file(command, tmp_path, verb, text, message):
+    (tmp_path / "study.toml").write_text(text)
+    code, out, err = command(verb, tmp_path / "study.toml")
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_doctor_reports_as_table_and_as_json(command):
+    code, out, err = command("doctor", "--json")
+    checks = json.loads(out)
+    assert err == ""
+    assert code == (0 if all(check["ok"] for check in checks) else 1)
+    assert {"name", "ok", "found", "fix"} == checks[0].keys()
+    code, out, _ = command("doctor")
+    assert all(check["name"].split()[0] in out for check in checks)
+
+
+def test_verbs_before_their_stage_say_what_to_run_first(command, small_store, tmp_path):
+    place = ["--store", small_store, "--run", tmp_path / "run"]
+    code, _, err = command("encode", *place)
+    assert code == 1
+    assert "run first: mrscale train" in err
+    code, _, err = command("report", *place)
+    assert code == 1
+    assert "run first: mrscale estimate" in err
+    code, _, err = command("estimate", "--store", tmp_path / "none.zarr", "--run", tmp_path / "run")
+    assert code == 1
+    assert "there is no genotype store at" in err
+
+
+def test_a_store_is_enough_to_estimate(command, small_store, tmp_path):
+    code, out, err = command("estimate", "--store", small_store, "--run", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert "2SLS, all variants (naive)" in out
+    assert out.rstrip().endswith(f"Report: {tmp_path / 'run' / 'report.html'}")
+    code, out, _ = command("report", "--store", small_store, "--run", tmp_path / "run", "--json")
+    assert code == 0
+    assert json.loads(out)["pairs"][0]["headline"] == "tsls_pc"
+    # folds and seed are those of the store, which only its manifest knows here
+    assert json.loads(out)["provenance"]["seed"] == 7
+
+
+def test_a_run_folder_of_another_study_is_refused_untouched(command, small_store, tmp_path):
+    (tmp_path / "one.toml").write_text(f'name = "one"\nstore = "{small_store}"')
+    (tmp_path / "two.toml").write_text(f'name = "two"\nstore = "{small_store}"')
+    assert command("estimate", tmp_path / "one.toml")[0] == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    code, _, err = command("estimate", tmp_path / "two.toml")
+    assert code == 1
+    assert "holds the run of another study, 'one', not of 'two'; nothing was touched" in err
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before
+
+
+def test_a_scheduler_that_is_not_there_is_an_engine_error(command, small_store, tmp_path):
+    (tmp_path / "study.toml").write_text(f'store = "{small_store}"\nscheduler = "nowhere"')
+    code, out, _ = command("estimate", "--json", tmp_path / "study.toml")
+    assert code == 1
+    assert json.loads(out)["kind"] == "EngineError"
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    words = ["simulate", "--out", str(tmp_path / "out"), "--people", "400000", "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mrscale", *words], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / ".simulation.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped. Run the same command again to continue where it was." in err
+    assert "Traceback" not in err

@@ -1,0 +1,31 @@
+"""Plans and splits on small examples; what holds for all of them is in tests/properties."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mrscale.sampling.plan import Plan, held_out, split_by_environment
+
+
+def test_epochs_differ_and_rows_are_mixed():
+    plan = Plan((np.arange(1000), np.arange(1000, 2000)), 64, 400, seed=0)
+    assert plan.batches_per_epoch == 5
+    for first, later in zip(plan.batch(0), plan.batch(5), strict=True):
+        assert not np.array_equal(first, later)
+    for rows in plan.batch(0):
+        assert len(np.unique(rows // 64)) > 1
+        assert not (np.diff(rows) > 0).all()
+
+
+def test_about_the_asked_share_is_held_out():
+    for family in (np.full(20_000, -1), np.repeat(np.arange(10_000), 2)):
+        family = family.astype(np.int32)
+        assert abs(held_out(family, 1).mean() - 0.15) < 0.01
+        assert abs(held_out(family, 1, share=0.4).mean() - 0.4) < 0.015
+        assert (held_out(family, 1) != held_out(family, 2)).any()
+
+
+def test_rows_are_split_by_environment():
+    environment = np.array([0, 0, 1, 1, 1, 3], dtype=np.int16)
+    parts = split_by_environment(np.array([1, 2, 4, 5]), environment, 4)
+    assert [part.tolist() for part in parts] == [[1], [2, 4], [], [5]]

@@ -1,0 +1,77 @@
+"""Selecting, transforming and combining moments, against the same on the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from mrscale.stats.moments import Moments, combine_keyed, pool, tree_combine
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(3)
+    return rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5)) + [1e3, 0, -5, 2, 0]
+
+
+def assert_same(found, expected, **tolerance):
+    assert found.count == expected.count
+    assert_allclose(found.mean, expected.mean, **tolerance)
+    assert_allclose(found.cross, expected.cross, **tolerance)
+
+
+def test_covariance_is_that_of_numpy(rows):
+    assert_allclose(Moments.from_block(rows).covariance, np.cov(rows.T), rtol=1e-10)
+
+
+def test_selected_columns_are_those_of_the_rows(rows):
+    columns = np.array([4, 0, 2])
+    whole = Moments.from_block(rows)
+    assert_same(whole.select(columns), Moments.from_block(rows[:, columns]), rtol=1e-12)
+    assert_same(whole.select([-1]), Moments.from_block(rows[:, [-1]]), rtol=1e-12)
+
+
+def test_transformed_rows_have_the_transformed_moments(rows):
+    matrix, origin = np.random.default_rng(4).normal(size=(5, 3)), rows[0]
+    found = Moments.from_block(rows).transform(matrix, origin)
+    assert_same(found, Moments.from_block((rows - origin) @ matrix), rtol=1e-9)
+
+
+def test_cross_products_of_dosages_are_exact(rows):
+    dosage = np.random.default_rng(0).integers(0, 3, size=(4096, 6))
+    parts = [Moments.from_block(part) for part in np.split(dosage, 64)]
+    centred = dosage - dosage.mean(axis=0)
+    assert_allclose(pool(parts).cross, centred.T @ centred, rtol=1e-13, atol=1e-9)
+
+
+def test_single_precision_rows_are_accumulated_in_double(rows):
+    shifted = (rows - rows.mean(0) + 1e4).astype(np.float32)
+    expected = np.cov(shifted.astype(np.float64).T)
+    assert_allclose(Moments.from_block(shifted).covariance, expected, rtol=1e-10)
+
+
+def test_a_block_without_rows_is_empty(rows):
+    empty = Moments.from_block(rows[:0])
+    assert_same(empty, Moments.empty(5))
+    assert_array_equal(empty.covariance, np.zeros((5, 5)))
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 3, 7, 8])
+def test_the_tree_keeps_order_and_pairs_neighbours(num_parts):
+    parts = [str(i) for i in range(num_parts)]
+    found = tree_combine(parts, lambda a, b: f"({a}{b})")
+    assert found.replace("(", "").replace(")", "") == "".join(parts)
+    assert found == {1: "0", 2: "(01)", 3: "((01)2)"}.get(num_parts, found)
+    depth = max(found[:i].count("(") - found[:i].count(")") for i in range(len(found)))
+    assert depth == int(np.ceil(np.log2(num_parts)))
+
+
+def test_keyed_groups_combine_key_by_key(rows):
+    one = {"a": Moments.from_block(rows[:20]), "b": Moments.from_block(rows[20:30])}
+    two = {"c": Moments.from_block(rows[30:40]), "a": Moments.from_block(rows[40:])}
+    found = combine_keyed(one, two)
+    assert list(found) == ["a", "b", "c"]
+    assert_same(found["a"], Moments.from_block(np.r_[rows[:20], rows[40:]]), rtol=1e-10)
+    assert found["b"] is one["b"]
+    assert found["c"] is two["c"]

@@ -1,0 +1,85 @@
+"""The Dask client: local by default, on loopback, and quick to say that nobody answers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import psutil
+import pytest
+from distributed import LocalCluster
+from threadpoolctl import threadpool_info
+
+from mrscale.errors import EngineError
+from mrscale.stream import engine as module
+from mrscale.stream.engine import engine
+
+
+def listening():
+    connections = psutil.Process().net_connections("inet")
+    return {c.laddr for c in connections if c.status == psutil.CONN_LISTEN}
+
+
+def test_nothing_listens_beyond_loopback():
+    before = listening()
+    with engine() as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+        opened = listening() - before
+    assert all(address.ip in ("127.0.0.1", "::1") for address in opened), opened
+    deadline = time.monotonic() + 5
+    while (left := listening() - before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def test_threads_of_this_process_do_the_work():
+    with engine() as client:
+        assert client.submit(os.getpid, pure=False).result() == os.getpid()
+        assert sum(client.nthreads().values()) == os.cpu_count()
+
+
+def blas_threads():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_while_blocks_are_computed():
+    before = blas_threads()
+    with engine() as client:
+        assert blas_threads() == {1}
+        assert client.submit(blas_threads, pure=False).result() == {1}
+    assert blas_threads() == before
+
+
+def test_a_running_scheduler_is_used_and_left_running():
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        for _ in range(2):
+            with engine(cluster.scheduler_address) as client:
+                assert client.scheduler.address == cluster.scheduler_address
+                assert client.submit(sum, [2, 2], pure=False).result() == 4
+
+
+def test_a_scheduler_that_does_not_answer_is_named_within_seconds(monkeypatch):
+    assert module.CONNECT_SECONDS <= 10
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    start = time.monotonic()
+    with (
+        pytest.raises(EngineError, match=f"no Dask scheduler answered at {address}.*start one"),
+        engine(address),
+    ):
+        pass
+    assert time.monotonic() - start < 7
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1", "ftp://127.0.0.1:1"])
+def test_an_address_that_is_none_is_refused(address):
+    with (
+        pytest.raises(EngineError, match=r"is not the address of a Dask sch.*such as"),
+        engine(address),
+    ):
+        pass

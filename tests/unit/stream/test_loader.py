@@ -1,0 +1,159 @@
+"""Streamed batches are those of the plan, from wherever one starts and however little is held."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from mrscale.errors import StoreError
+from mrscale.sampling.plan import Plan, split_by_environment
+from mrscale.store.reader import GenotypeStore, open_store
+from mrscale.stream.engine import engine
+from mrscale.stream.loader import batches
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def client():
+    with engine() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def store(small_store):
+    return open_store(small_store)
+
+
+@pytest.fixture(scope="module")
+def plan(store):
+    rows = np.flatnonzero(np.arange(store.num_samples) % 5 != 0)
+    environments = len(store.names("environments"))
+    parts = split_by_environment(rows, store.array("environment"), environments)
+    return Plan(parts, store.layout.chunk_rows, batch_size=40, seed=3)
+
+
+def stream(client, store, plan, start=0, stop=STEPS, **options):
+    return list(batches(client, store, plan, start=start, stop=stop, **options))
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for one, two in zip(found, expected, strict=True):
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def expected(store, plan):
+    """Every batch by indexing the whole matrix."""
+    dosage, environment = store.dosage(slice(None)), store.array("environment")
+    rows = [np.concatenate(plan.batch(step)) for step in range(STEPS)]
+    return [(dosage[index], environment[index]) for index in rows]
+
+
+def test_batches_are_the_rows_of_the_plan(client, store, plan, expected):
+    found = stream(client, store, plan)
+    assert_same(found, expected)
+    dosage, environment = found[0]
+    assert dosage.dtype == np.int8
+    assert environment.dtype == np.int16
+    assert dosage.shape == (42, store.num_variants)
+
+
+@pytest.mark.parametrize("start", [1, 17, STEPS - 1, STEPS])
+def test_resuming_gives_the_batches_of_an_undisturbed_run(client, store, plan, expected, start):
+    assert_same(stream(client, store, plan, start=start), expected[start:])
+
+
+@pytest.mark.parametrize("prefetch_bytes", [1, 5 * 64 * 30, 2**30])
+def test_any_bound_on_prefetching_gives_the_same_batches(
+    client, store, plan, expected, prefetch_bytes
+):
+    assert_same(stream(client, store, plan, prefetch_bytes=prefetch_bytes), expected)
+
+
+@pytest.mark.parametrize("world", [2, 3, 20])
+def test_ranks_together_hold_the_global_batch(client, store, plan, expected, world):
+    ranks = [stream(client, store, plan, stop=6, rank=r, world=world) for r in range(world)]
+    size = plan.per_environment
+    for step in range(6):
+        whole = expected[step][0].reshape(len(plan.rows), size, -1)
+        for rank in range(world):
+            dosage, environment = ranks[rank][step]
+            np.testing.assert_array_equal(
+                dosage, whole[:, rank::world].reshape(-1, store.num_variants)
+            )
+            share = len(range(rank, size, world))
+            np.testing.assert_array_equal(environment, np.repeat(np.arange(3), share))
+
+
+ALIVE: weakref.WeakSet = weakref.WeakSet()
+READS: list[int] = []
+
+
+class Watched(GenotypeStore):
+    """A store whose decoded chunks can be counted while they are in memory, and its reads."""
+
+    def dosage(self, rows):
+        block = super().dosage(rows).view(Block)
+        ALIVE.add(block)
+        READS.append(rows.start)
+        return block
+
+
+class Block(np.ndarray):
+    """An array that can be a member of a set."""
+
+    def __hash__(self):
+        return id(self)
+
+    def __eq__(self, other):
+        return self is other
+
+
+@pytest.fixture
+def watched(store):
+    ALIVE.clear()
+    READS.clear()
+    return Watched(store.path, store.manifest)
+
+
+@pytest.mark.parametrize("most", [1, 6])
+def test_no_more_chunks_are_held_than_allowed_beside_those_of_one_batch(
+    client, watched, store, most
+):
+    # small batches from all 15 chunks: four of them are shuffled together at a time
+    plan = Plan((np.arange(store.num_samples),), store.layout.chunk_rows, batch_size=8, seed=1)
+    stop = plan.batches_per_epoch
+    of_a_batch = max(len(np.unique(plan.batch(step)[0] // 64)) for step in range(stop))
+    assert most + of_a_batch < store.layout.num_chunks
+    limit = most * store.layout.chunk_rows * store.num_variants
+    held = 0
+    for _ in batches(client, watched, plan, start=0, stop=stop, prefetch_bytes=limit):
+        deadline = time.monotonic() + 5
+        while len(ALIVE) > most + of_a_batch and time.monotonic() < deadline:
+            time.sleep(0.01)  # Dask forgets what was released a moment later
+        held = max(held, len(ALIVE))
+    assert 4 <= held <= most + of_a_batch
+
+
+def test_with_room_for_all_every_chunk_is_read_once(client, watched, store, plan):
+    for _ in batches(client, watched, plan, start=0, stop=STEPS):
+        pass
+    assert len(READS) == len(set(READS)) == store.layout.num_chunks
+
+
+def test_a_damaged_chunk_stops_the_stream_with_its_name(client, small_store, plan, tmp_path):
+    path = tmp_path / "store.zarr"
+    shutil.copytree(small_store, path)
+    for shard in (path / "call_dosage" / "c").glob("*/0"):
+        content = bytearray(shard.read_bytes())
+        content[20] ^= 255
+        shard.write_bytes(bytes(content))
+    with pytest.raises(StoreError, match=r"damaged at call_dosage, chunk \d+"):
+        stream(client, open_store(path), plan)

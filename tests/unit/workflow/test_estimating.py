@@ -1,0 +1,108 @@
+"""The estimate and report stages on a small store: what they write, skip, and refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mrscale.config import parse_study
+from mrscale.errors import InputError, RunError
+from mrscale.workflow.estimating import Truth, estimate
+from mrscale.workflow.study import report, run
+
+
+def study(store, folder, **changes):
+    raw = {"store": str(store), "run": str(folder / "run"), "encoder": {"methods": []}}
+    return parse_study(raw | changes)
+
+
+def written(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_results_are_written_and_read_back(small_store, tmp_path):
+    found = estimate(study(small_store, tmp_path), quiet=True)
+    (pair,) = found.pairs
+    assert [e.key for e in pair.estimates] == ["ols", "tsls", "tsls_pc", "meta"]
+    assert (pair.headline, pair.trust) == ("tsls_pc", "red")
+    assert [e.key for e in pair.per_environment] == ["north", "south", "west"]
+    assert pair["meta"].first_stage_f == min(e.first_stage_f for e in pair.per_environment)
+    raw = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert raw["num_people"] == 900
+    assert raw["provenance"]["software"]["mrscale"]
+    table = pd.read_csv(tmp_path / "run" / "estimates.tsv", sep="\t")
+    np.testing.assert_allclose(table["estimate"], [e.estimate for e in pair.estimates], rtol=1e-12)
+
+
+def test_a_second_call_reads_what_is_there(small_store, tmp_path):
+    asked = study(small_store, tmp_path)
+    first = estimate(asked, quiet=True)
+    before = written(tmp_path)
+    assert estimate(asked, quiet=True) == first
+    assert written(tmp_path) == before
+
+
+def test_another_seed_or_name_is_another_estimate(small_store, tmp_path):
+    estimate(study(small_store, tmp_path), quiet=True)
+    estimate(study(small_store, tmp_path, seed=9), quiet=True)
+    raw = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert raw["provenance"]["seed"] == 9
+
+
+def test_a_report_needs_estimates(small_store, tmp_path):
+    asked = study(small_store, tmp_path)
+    with pytest.raises(RunError, match="run first: mrscale estimate"):
+        report(asked)
+    estimate(asked, quiet=True)
+    (tmp_path / "run" / "report.html").unlink()
+    assert report(asked) == estimate(asked, quiet=True)
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    before = written(tmp_path)
+    report(asked)
+    assert written(tmp_path) == before
+
+
+def test_an_environment_without_the_exposure_is_left_out_of_the_meta_analysis(
+    small, changed_store, tmp_path
+):
+    exposure = small.array("exposure").copy()
+    exposure[small.array("environment") == 0] = np.nan
+    found = estimate(study(changed_store(exposure=exposure), tmp_path), quiet=True)
+    (pair,) = found.pairs
+    assert [e.key for e in pair.per_environment] == ["south", "west"]
+    assert "Only 2 of 3 environments" in pair["meta"].note
+    assert pair["meta"].num_obs == pair["tsls"].num_obs == (small.array("environment") > 0).sum()
+
+
+def test_no_environment_large_enough_leaves_no_meta_analysis(small, changed_store, tmp_path):
+    exposure = small.array("exposure").copy()
+    for code in range(3):
+        exposure[np.flatnonzero(small.array("environment") == code)[30:]] = np.nan
+    found = estimate(study(changed_store(exposure=exposure), tmp_path), quiet=True)
+    (pair,) = found.pairs
+    assert [e.key for e in pair.estimates] == ["ols", "tsls", "tsls_pc"]
+    assert pair.per_environment == ()
+    assert math.isfinite(pair["tsls_pc"].std_error)
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_genotypes_are_needed_to_run_a_study(tmp_path):
+    asked = parse_study({"run": str(tmp_path / "run")})
+    with pytest.raises(InputError, match="give --vcf FILE or --mt FOLDER"):
+        run(asked, quiet=True)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "not json", '{"effect": 1, "latents": 2}'])
+def test_a_truth_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "truth.json").write_text(content)
+    with pytest.raises(InputError, match=r"\[simulation\] truth must be a truth\.json"):
+        Truth.load(str(tmp_path / "truth.json"))
+
+
+def test_an_absent_truth_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no such file .*remove the section"):
+        Truth.load(str(tmp_path / "truth.json"))

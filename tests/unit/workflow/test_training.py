@@ -1,0 +1,181 @@
+"""The train and encode stages on a small store: what they write, skip and refuse."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+
+from mrscale.config import parse_study
+from mrscale.errors import InputError, RunError, StoreError
+from mrscale.sampling.plan import held_out
+from mrscale.store import writer
+from mrscale.store.reader import open_store
+from mrscale.train.encoder import Encoder, Prepared
+from mrscale.workflow.encoding import encode, load_encoders
+from mrscale.workflow.training import mean_dosage, train, training_digest
+
+ENCODER = {"factors": 3, "latent_dim": 1, "steps": 40, "batch_size": 30, "restarts": 1}
+
+
+def study(store, run, folds=2, seed=0, **encoder):
+    raw = {"store": str(store), "run": str(run), "folds": folds, "seed": seed}
+    return parse_study({**raw, "encoder": ENCODER | encoder})
+
+
+@pytest.fixture(scope="module")
+def trained(small_store, tmp_path_factory):
+    """A study whose encoders are trained and applied; not to be changed."""
+    asked = study(small_store, tmp_path_factory.mktemp("trained") / "run")
+    train(asked, quiet=True)
+    return asked, encode(asked, quiet=True)
+
+
+@pytest.fixture
+def damaged(small_store, tmp_path):
+    """A copy of the small store in which arrays may be written over."""
+    shutil.copytree(small_store, tmp_path / "store.zarr")
+    return tmp_path / "store.zarr"
+
+
+def test_each_fold_starts_from_its_own_people(trained, small_store):
+    _, folder = trained
+    store = open_store(small_store)
+    fold, environment = store.array("fold"), store.array("environment")
+    dosage, fill = store.dosage(slice(None)).astype(float), mean_dosage(store)
+    dosage = np.where(dosage < 0, fill[environment], dosage)
+    for f in range(2):
+        start = Prepared.load(folder.prepared(f))
+        mine = dosage[fold == f]
+        np.testing.assert_array_equal(start.rows, np.flatnonzero(fold == f))
+        np.testing.assert_allclose(start.front.origin, mine.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(start.scores, start.front.scores(mine), rtol=1e-5, atol=1e-5)
+        # scores are kept in float32
+        np.testing.assert_allclose(np.cov(start.scores.T), np.eye(3), rtol=0, atol=1e-5)
+
+
+def test_mean_dosage_is_that_of_the_calls(small_store):
+    store = open_store(small_store)
+    dosage, environment = store.dosage(slice(None)), store.array("environment")
+    for code, means in enumerate(mean_dosage(store)):
+        called = np.where(dosage[environment == code] < 0, np.nan, dosage[environment == code])
+        np.testing.assert_allclose(means, np.nanmean(called, axis=0), rtol=1e-6)  # from float32
+
+
+def test_training_improves_on_the_start_and_tells_its_story(trained):
+    _, folder = trained
+    for fold in range(2):
+        story = Encoder.load(folder.encoder("flow", fold)).story
+        assert story["identity"] == folder.done("train")
+        assert (story["fold"], story["best_step"]) == (fold, 40)
+        assert [row[0] for row in story["history"]] == [40]
+        assert story["held_out_log_likelihood"] == max(story["restarts"])
+        assert len(story["wraps"]) == 3
+        assert max(story["wraps"]) >= 1
+        assert not folder.checkpoint(fold).exists()
+
+
+def test_what_is_done_is_not_done_again(trained):
+    asked, folder = trained
+    files = {p: p.stat().st_mtime_ns for p in folder.path.rglob("*") if p.is_file()}
+    train(asked, quiet=True)
+    encode(asked.model_copy(), quiet=True)
+    assert {p: p.stat().st_mtime_ns for p in folder.path.rglob("*") if p.is_file()} == files
+
+
+def test_only_what_decides_the_encoders_is_in_their_digest(small_store, tmp_path):
+    store = open_store(small_store)
+    one = training_digest(study(small_store, tmp_path), store)
+    assert training_digest(study(small_store, tmp_path / "other", ranks=2), store) == one
+    for other in (study(small_store, tmp_path, seed=1), study(small_store, tmp_path, steps=41)):
+        assert training_digest(other, store) != one
+
+
+def test_nobody_has_a_latent_of_an_encoder_that_has_seen_them(trained, small_store):
+    _, folder = trained
+    fold = open_store(small_store).array("fold")
+    group = zarr.open_group(str(folder.latents), mode="r")
+    assert sorted(group.array_keys()) == [
+        "flow_latent",
+        "flow_remainder",
+        "linear_latent",
+        "linear_remainder",
+    ]
+    for name in group.array_keys():
+        values = group[name][...]
+        assert values.shape == (2, 900, 1 if name.endswith("latent") else 2)
+        for s in range(2):
+            assert np.isnan(values[s, fold == s]).all()
+            assert np.isfinite(values[s, fold != s]).all()
+
+
+def test_latents_are_what_the_encoders_give(trained, small_store):
+    asked, folder = trained
+    store = open_store(small_store)
+    dosage, environment = store.dosage(slice(None)), store.array("environment")
+    fold = store.array("fold")
+    group = zarr.open_group(str(folder.latents), mode="r")
+    for method, encoders in load_encoders(asked, folder).items():
+        for s, encoder in enumerate(encoders):
+            latent, remainder = encoder.encode(dosage, environment)
+            found = group[f"{method}_latent"][s], group[f"{method}_remainder"][s]
+            for values, expected in zip(found, (latent, remainder), strict=True):
+                # float32, in blocks of another size
+                np.testing.assert_allclose(
+                    values[fold != s], expected[fold != s], rtol=1e-4, atol=1e-5
+                )
+
+
+def test_encoding_needs_encoders_of_these_settings(trained):
+    asked, _ = trained
+    with pytest.raises(RunError, match="not trained yet; run first: mrscale train"):
+        encode(asked.model_copy(update={"seed": 9}), quiet=True)
+
+
+def test_a_store_that_is_not_finished_is_refused_before_the_run_folder_is_made(tmp_path):
+    with pytest.raises(StoreError, match="there is no genotype store at"):
+        train(study(tmp_path / "store.zarr", tmp_path / "run"), quiet=True)
+    (tmp_path / "store.zarr").mkdir()
+    with pytest.raises(StoreError, match="not a finished genotype store"):
+        train(study(tmp_path / "store.zarr", tmp_path / "run"), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_number_of_folds_is_refused(small_store, tmp_path):
+    with pytest.raises(InputError, match=r"are in 2 folds, the study asks for 3; set folds = 2"):
+        train(study(small_store, tmp_path / "run", folds=3), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_latent_without_a_remainder_is_refused(small_store, tmp_path):
+    with pytest.raises(InputError, match=r"latent_dim must be below the number of factors, 3"):
+        train(study(small_store, tmp_path / "run", latent_dim=3), quiet=True)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_an_environment_that_a_fold_cannot_train_on_is_named(damaged, tmp_path, left):
+    store = open_store(damaged)
+    fold, environment = store.array("fold"), store.array("environment")
+    lonely = np.flatnonzero((environment == 1) & (fold == 0))
+    fold[lonely[left:]] = 1
+    writer.write_array(damaged, "fold", fold)
+    asked = study(damaged, tmp_path / "run", seed=seed_that_keeps_them_aside(store, fold))
+    with pytest.raises(InputError, match=r"every fold needs people of every.*'south'.*lower folds"):
+        train(asked, quiet=True)
+
+
+def seed_that_keeps_them_aside(store, fold):
+    """A seed with which nobody of the second environment in fold 0 is left to train on."""
+    rows = np.flatnonzero(fold == 0)
+    environment, family = store.array("environment")[rows], store.array("family")[rows]
+    return next(s for s in range(1000) if held_out(family, s)[environment == 1].all())
+
+
+def test_latent_dimension_is_chosen_below_the_factors(small_store, tmp_path):
+    asked = study(small_store, tmp_path / "run", methods=["linear"], latent_dim="auto", factors=2)
+    folder = train(asked, quiet=True)
+    encoders = load_encoders(asked, folder)["linear"]
+    assert {encoder.latent_dim for encoder in encoders} == {1}
+    assert not folder.encoder("flow", 0).exists()
