@@ -79,13 +79,18 @@ class Clock:
         }
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part of it."""
+def write_text(path: str | Path, text: str) -> None:
+    """Write text so that a reader sees the old file or the new one, never a part of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w") as handle:
-        handle.write(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    with partial.open("w", encoding="utf-8", newline="\n") as handle:
+        handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
     partial.replace(path)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON with sorted keys by :func:`write_text`; NaN and infinities are refused."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -92,18 +91,6 @@ def estimates_tsv(result: StudyResult) -> str:
     counts = [control.export(e.num_obs) for pair in shown.pairs for e in pair.estimates]
     table["num_obs"] = pd.Series(counts, dtype=object)
     return str(table.to_csv(sep="\t", index=False, na_rep="NA", lineterminator="\n"))
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write text so that a reader sees the old file or the new one, never a part of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    partial.replace(path)
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 
+from mrscale.provenance import write_text
 from mrscale.report import control, export, figures, words
 from mrscale.results import PairResult, StudyResult
 from mrscale.stats.pooling import MetaAnalysis, meta_analysis
@@ -98,9 +99,9 @@ def write_report(
         "estimates": folder / "estimates.tsv",
         "result": folder / "result.json",
     }
-    export.write_text(paths["result"], export.result_json(result))
-    export.write_text(paths["estimates"], export.estimates_tsv(result))
-    export.write_text(paths["report"], render(result, clock=clock))
+    write_text(paths["result"], export.result_json(result))
+    write_text(paths["estimates"], export.estimates_tsv(result))
+    write_text(paths["report"], render(result, clock=clock))
     return paths
 
 

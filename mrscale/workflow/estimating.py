@@ -94,6 +94,9 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     folder.reopen("estimate")
     truth = Truth.load(study.simulation.truth) if study.simulation else None
     oracle = true_latents(store, truth.latents, truth.exogenous) if truth else None
+    effect = truth.effect if truth else None
+    fill, methods = mean_dosage(store), tuple(encoders)
+    latents = str(folder.latents) if encoders else None
     exposures, outcomes = store.names("exposures"), store.names("outcomes")
     pairs = []
     with (
@@ -102,10 +105,7 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     ):
         for x in range(len(exposures)):
             for y in range(len(outcomes)):
-                latents = str(folder.latents) if encoders else None
-                methods = tuple(encoders)
-                data = PairData(store, mean_dosage(store), x, y, latents, methods, oracle)
-                effect = truth.effect if truth else None
+                data = PairData(store, fill, x, y, latents, methods, oracle)
                 pairs.append(_pair(client, data, encoders, study.seed, effect, progress))
     result = _study_result(study, store, pairs, encoders, identity)
     write_report(result, folder.path, clock=folder.clocks() | {"estimate": clock.record()})
@@ -238,22 +238,22 @@ def _study_result(
     encoders: dict[Method, list[Encoder]],
     identity: str,
 ) -> StudyResult:
-    report = store.manifest
+    manifest = store.manifest
     return StudyResult(
         name=study.name,
         pairs=tuple(pairs),
-        environments=report["environments"],
+        environments=manifest["environments"],
         num_people=store.num_samples,
         num_variants=store.num_variants,
-        missing_rate=report["missing_rate"],
-        variants=report["variants"],
-        people=dict(sorted(report["people"].items(), key=_funnel_position)),
+        missing_rate=manifest["missing_rate"],
+        variants=manifest["variants"],
+        people=dict(sorted(manifest["people"].items(), key=_funnel_position)),
         encoders={method: _encoder_story(trained) for method, trained in encoders.items()},
         provenance={
             "command": "mrscale run study.toml",
             "seed": study.seed,
             "store": store.digest,
-            "extraction": store.manifest["provenance"]["settings"],
+            "extraction": manifest["provenance"]["settings"],
             "encoder": study.encoder.model_dump(mode="json", exclude={"ranks"}),
             "estimate": identity,
             "software": software_versions(),
