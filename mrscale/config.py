@@ -23,44 +23,84 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Genotypes(Section):
-    """``[genotypes]``: where the genotypes are."""
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
 
-    vcf: str | None = None
-    """Bgzipped VCF (path, URL or glob)."""
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+"""Column names or files; one may be given without brackets."""
+Build = Literal["GRCh37", "GRCh38"]
+SOURCES = ("vcf", "mt", "vds", "plink", "bgen")
+"""Kinds of genotype files, as keys of ``[genotypes]``."""
+
+
+class Genotypes(Section):
+    """``[genotypes]``: where the genotypes are; one of vcf, mt, vds, plink and bgen.
+
+    Without any, the workbench's own variables (``WGS_ACAF_THRESHOLD_SPLIT_HAIL_PATH``, ...) name
+    them.
+    """
+
+    vcf: Names = ()
+    """Bgzipped VCF files (paths, URLs or globs) of the same people."""
     mt: str | None = None
-    """Hail MatrixTable with a ``GT`` entry field."""
-    reference_genome: Literal["GRCh37", "GRCh38"] | None = None
+    """Hail MatrixTable with a ``GT`` entry field, split or multi-allelic."""
+    vds: str | None = None
+    """Hail VariantDataset; only the sites of the list of instruments are made dense."""
+    plink: str | None = None
+    """PLINK 1 files: the path of the .bed, or without ending; .bim and .fam lie beside it."""
+    bgen: Names = ()
+    """BGEN files (paths, URLs or globs) of the same people."""
+    bgen_sample: str | None = None
+    """Sample ids of BGEN files that carry none: a .sample file."""
+    hard_calls: bool = False
+    """BGEN only: store the most likely genotype instead of the expected dosage."""
+    reference_genome: Build | None = None
     """Build for Hail's checks; none for data on another build (NCBI36, simulated contigs)."""
+    requester_pays: str | None = None
+    """Project that pays for buckets where the reader pays; on the workbench GOOGLE_PROJECT."""
+    missing: Literal["mean", "drop"] = "mean"
+    """People without a call: give them their environment's mean dosage, or leave them out."""
     partitions: int | None = Field(default=None, ge=1)
     """Spark partitions to read and write with; by default as many as there are cores."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Genotypes:
-        if self.vcf and self.mt:
-            raise ValueError("give one of vcf and mt, not both")
+        given = [name for name in SOURCES if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"give one of {', '.join(SOURCES)}, not {' and '.join(given)}")
         return self
+
+    @property
+    def source(self) -> str | None:
+        """Which of :data:`SOURCES` is given."""
+        return next((name for name in SOURCES if getattr(self, name)), None)
 
 
 class People(Section):
     """``[people]``: one row per person, with environment, traits and covariates."""
 
     phenotypes: str = ""
-    """Table of people (.tsv, .csv or .parquet, may be compressed)."""
+    """Table of people (path or URL; .tsv, .csv or .parquet, may be compressed)."""
     sample_column: str = "person_id"
     """Column with the sample id of the genotype file; always read as text."""
-    environment_column: str = "environment"
-    """Column with the environment (ancestry group, site, ...)."""
+    environment_column: Names = ("environment",)
+    """Column with the environment (ancestry group, site, ...); several are crossed."""
     family_column: str | None = None
     """Column with a family id; relatives always share a fold. Without it everyone is unrelated."""
-
-
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-"""Column names; one may be given without brackets."""
+    cluster_column: str | None = None
+    """Column with the unit of clustered errors (a site); by default the family."""
+    missing_values: Names = ()
+    """Cells that mean missing, besides empty ones and NA: for example "-9"."""
+    ancestry: str | None = None
+    """Table of genetic ancestry (``ancestry_preds.tsv``): adds the columns ``ancestry_pred`` and,
+    from ``pca_features``, PC1, PC2, ... to the table of people."""
+    exclude: Names = ()
+    """Tables (or plain lists) of people to leave out, by id."""
+    kinship: str | None = None
+    """Table of pairs of relatives (``i.s``, ``j.s``, ``kin``): related people are one family."""
+    kinship_min: float = Field(default=0.0884, ge=0, le=0.5)
+    """Smallest kinship of relatives; 0.0884 lies between second and third degree."""
 
 
 class Traits(Section):
@@ -78,24 +118,38 @@ class Instruments(Section):
     """``[instruments]``: which variants are instruments, from a GWAS summary table."""
 
     file: str | None = None
-    """GWAS-SSF table. Without it every variant that passes QC is taken."""
+    """GWAS-SSF table (path or URL). Without it every variant that passes QC is taken."""
     p_value: float | None = Field(default=None, gt=0, le=1)
     """Keep rows of the table with a p-value at most this; by default all rows."""
+    build: Build | None = None
+    """Genome build of the table; must be that of the genotypes unless ``liftover`` is given."""
+    liftover: str | None = None
+    """Chain file from the table's build to the genotypes' build."""
     palindromic: Literal["infer", "drop", "keep"] = "infer"
     """A/T and C/G variants: orient by allele frequency, drop, or believe the table's strand."""
     palindromic_maf: float = Field(default=0.42, gt=0, le=0.5)
     """Palindromic variants with a minor allele frequency above this cannot be oriented."""
+    clump_r2: float | None = Field(default=None, gt=0, lt=1)
+    """Drop variants whose r2 with a better one is above this, in any environment or over all."""
+    clump_kb: float = Field(default=10_000, gt=0)
+    """Distance within which variants are clumped, in kilobases."""
 
 
 class QC(Section):
     """``[qc]``: thresholds on variants."""
 
     call_rate: float = Field(default=0.95, ge=0, le=1)
-    """Smallest share of people with a call, over everyone."""
+    """Smallest share of people with a call, in every environment."""
     maf: float = Field(default=0.01, ge=0, le=0.5)
     """Smallest minor allele frequency, over everyone."""
+    environment_maf: float = Field(default=0, ge=0, le=0.5)
+    """Smallest minor allele frequency in every environment."""
     hwe_p: float = Field(default=1e-15, ge=0, le=1)
     """Smallest Hardy-Weinberg mid-p in any environment."""
+    pedigree: str | None = None
+    """PLINK .fam file with parents: variants are then tested for Mendelian errors."""
+    mendel_errors: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of trios with a Mendelian error, where a pedigree is given."""
 
 
 Method = Literal["linear", "flow"]
@@ -152,7 +206,7 @@ class Study(Section):
 
     @property
     def store_path(self) -> str:
-        """Where the genotype store is or will be."""
+        """Where the genotype store is or will be: a folder or a URL."""
         return self.store or str(Path(self.run) / "store.zarr")
 
 
@@ -256,9 +310,10 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 _PATHS = {
     None: ("run", "store"),
-    "genotypes": ("vcf", "mt"),
-    "people": ("phenotypes",),
-    "instruments": ("file",),
+    "genotypes": (*SOURCES, "bgen_sample"),
+    "people": ("phenotypes", "ancestry", "exclude", "kinship"),
+    "instruments": ("file", "liftover"),
+    "qc": ("pedigree",),
     "simulation": ("truth",),
 }
 
@@ -266,9 +321,16 @@ _PATHS = {
 def _anchored(study: Study, folder: Path) -> Study:
     """The same study with relative local paths made absolute from the study file's folder."""
 
-    def anchor(section: Section, names: tuple[str, ...]) -> dict[str, str]:
+    def place(path: str) -> str:
+        return path if "://" in path else str(folder / path)
+
+    def anchor(section: Section, names: tuple[str, ...]) -> dict[str, Any]:
         values = {name: getattr(section, name) for name in names}
-        return {k: v if "://" in v else str(folder / v) for k, v in values.items() if v}
+        return {
+            name: place(value) if isinstance(value, str) else tuple(map(place, value))
+            for name, value in values.items()
+            if value
+        }
 
     changes: dict[str, Any] = {}
     for section_name, names in _PATHS.items():

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mrscale import places
+
 _WHOLE_FILE_LIMIT = 256 * 2**20
 _SOFTWARE = ("mrscale", "numpy", "scipy", "zarr", "dask", "torch", "hail", "pyspark")
 
@@ -81,14 +83,7 @@ class Clock:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write text so that a reader sees the old file or the new one, never a part of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    partial.replace(path)
+    places.write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -73,7 +73,7 @@ def read_phenotypes(study: config.Study) -> pd.DataFrame:
     people, file = study.people, study.people.phenotypes
     if not (file and study.traits.exposure and study.traits.outcome):
         raise InputError("extraction needs a table of people, an exposure and an outcome column")
-    text = {"sample": people.sample_column, "environment": people.environment_column}
+    text = {"sample": people.sample_column, "environment": people.environment_column[0]}
     if people.family_column:
         text["family"] = people.family_column
     table = read_table(file, text=text.values())

@@ -31,7 +31,7 @@ def find_files(genotypes: config.Genotypes) -> list[str]:
     InputError
         If nothing is named, nothing is there, or a VCF is gzip instead of bgzip.
     """
-    named = genotypes.vcf or genotypes.mt
+    named = genotypes.vcf[0] if genotypes.vcf else genotypes.mt
     if not named:
         raise InputError("extraction needs genotypes: give a VCF (--vcf) or MatrixTable (--mt)")
     if "://" in named:

@@ -55,7 +55,7 @@ def run(study: Study | str | Path, *, quiet: bool = False) -> StudyResult:
 
 def extract(study: Study, out: str, *, quiet: bool = False) -> GenotypeStore:
     """Extract genotypes and people into a store; see :func:`pipelines.extract.extract`."""
-    if not (study.genotypes.vcf or study.genotypes.mt):
+    if study.genotypes.source is None:
         raise InputError("extraction needs genotypes; give --vcf FILE or --mt FOLDER")
     try:
         from pipelines.extract import extract as extract_store

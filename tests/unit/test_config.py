@@ -40,7 +40,10 @@ def write(folder, text):
             r"\[simulation\] .* did you mean 'truth'\? Valid keys: truth",
         ),
         ("[encoders]\nsteps = 3", r"unknown key 'encoders' .* did you mean 'encoder'\?"),
-        ("[qc]\nzzz = 1", r"unknown key 'zzz' .* Valid keys: call_rate, hwe_p, maf"),
+        (
+            "[qc]\nzzz = 1",
+            r"unknown key 'zzz' .* Valid keys: call_rate, environment_maf,",
+        ),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_valid_one(tmp_path, text, message):
@@ -60,7 +63,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(tmp_path, text, me
         ("[encoder]\nlatent_dim = 0", r"'latent_dim' in \[encoder\] .*'auto' or greater than"),
         ("genotypes = 'a.vcf'", r"'genotypes' in the study file: Input should be a section"),
         ("[simulation]", r"\[simulation\] of the study file needs the key 'truth'"),
-        ("[genotypes]\nvcf = 'a'\nmt = 'b'", r"'genotypes' .*give one of vcf and mt, not both"),
+        (
+            "[genotypes]\nvcf = 'a'\nmt = 'b'",
+            r"'genotypes' .*one of vcf, .*not vcf and mt",
+        ),
         ("name = 'x", "study.toml is not valid TOML"),
         ("name = 'x'\nname = 'y'", "study.toml is not valid TOML"),
     ],
@@ -106,7 +112,7 @@ def test_relative_paths_start_at_the_study_file(tmp_path, monkeypatch):
     study = load_study(Path("studies") / "study.toml")
     assert study.run == str(folder / "out/run")
     assert study.store_path == str(folder / "out/run/store.zarr")
-    assert study.genotypes.vcf == str(folder / "chr*.vcf.bgz")
+    assert study.genotypes.vcf == (str(folder / "chr*.vcf.bgz"),)
     assert Path(study.people.phenotypes).resolve() == tmp_path / "people.tsv"
     assert study.instruments.file == "/data/gwas.tsv"
     assert study.simulation.truth == str(folder / "truth.json")
