@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("mrscale needs Python 3.11 or newer; found " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[spark,simulate,s3,gcs]' --group test --group lint
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[spark,simulate,s3,gcs,http]' --group test --group lint
 	touch $@
 
 demo: setup  ## simulate a biobank and run the whole study on it

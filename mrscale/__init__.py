@@ -12,17 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mrscale.simulate import simulate
+    from mrscale.store.append import append
     from mrscale.store.reader import open_dataset as open
+    from mrscale.store.verify import verify
+    from mrscale.workflow.describing import describe
     from mrscale.workflow.study import run
 
 __version__ = "0.1.0"
-__all__ = ["open", "run", "simulate"]
+__all__ = ["append", "describe", "open", "run", "simulate", "verify"]
 
 # Loaded on first use: Spark's Python workers import the store layer and must not pay for torch.
 _HOMES = {
+    "append": ("mrscale.store.append", "append"),
+    "describe": ("mrscale.workflow.describing", "describe"),
     "open": ("mrscale.store.reader", "open_dataset"),
     "run": ("mrscale.workflow.study", "run"),
     "simulate": ("mrscale.simulate", "simulate"),
+    "verify": ("mrscale.store.verify", "verify"),
 }
 
 

@@ -6,15 +6,25 @@ whole or not at all. Locally that takes a rename; a PUT to an object store is so
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from mrscale.errors import InputError, MissingExtraError
+from mrscale.errors import InputError, MissingExtraError, MrscaleError, StoreError
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_BUCKETS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_EXTRAS = _BUCKETS | {"http": "http", "https": "http"}
+_CLIENTS = ("botocore", "aiobotocore", "gcsfs", "google", "aiohttp", "requests")
+"""Packages that raise errors of their own for what an object store refuses."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def is_url(path: str | Path) -> bool:
@@ -65,6 +75,21 @@ def expand(pattern: str | Path) -> list[str]:
     return [fs.unstrip_protocol(path) for path in found] if is_url(pattern) else found
 
 
+def files(path: str | Path) -> dict[str, int]:
+    """Sizes in bytes of all files below a folder, by their path in it, sorted."""
+    fs, inner = _filesystem(path)
+    root = inner.rstrip("/") + "/"
+    found = fs.find(inner, detail=True)
+    sizes = {str(name).removeprefix(root): int(info["size"]) for name, info in found.items()}
+    return dict(sorted(sizes.items()))
+
+
+def size(path: str | Path) -> int:
+    """Size of a file in bytes."""
+    fs, inner = _filesystem(path)
+    return int(fs.size(inner))
+
+
 def open_binary(path: str | Path) -> BinaryIO:
     """Open a file for reading bytes; a context manager."""
     fs, inner = _filesystem(path)
@@ -79,22 +104,31 @@ def read_bytes(path: str | Path) -> bytes:
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part of it."""
+    with replacing(path) as handle:
+        handle.write(data)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for writing; at the end of the block, and only then, it replaces the old one."""
     if is_url(path):
+        # gathered first: a file that is closed by an exception would be uploaded as it is
+        buffer = io.BytesIO()
+        yield buffer
         fs, inner = _filesystem(path)
-        fs.pipe_file(inner, data)
+        fs.pipe_file(inner, buffer.getvalue())
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = _partial(target)
     try:
         with partial.open("wb") as handle:
-            handle.write(data)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(target)
-    except OSError:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
 
 
 def create_bytes(path: str | Path, data: bytes) -> bool:
@@ -105,19 +139,12 @@ def create_bytes(path: str | Path, data: bytes) -> bool:
     bool
         Whether this call made the file.
     """
-    fs, inner = _filesystem(path)
     try:
         if is_url(path):
+            fs, inner = _filesystem(path)
             fs.pipe_file(inner, data, mode="create")
-            return True
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        partial.write_bytes(data)
-        try:
-            os.link(partial, target)
-        finally:
-            partial.unlink()
+        else:
+            _create_local(Path(path), data)
     except FileExistsError:
         return False
     return True
@@ -128,6 +155,106 @@ def remove(path: str | Path) -> None:
     fs, inner = _filesystem(path)
     if fs.exists(inner):
         fs.rm(inner, recursive=True)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Say in one sentence why a place cannot be written, whichever system refuses.
+
+    Raises
+    ------
+    InputError
+        If the place is read-only, not there, not permitted, or cannot be reached.
+    StoreError
+        If it is full: what is written stays, and a rerun continues.
+    """
+    with _explained(path, "written", "choose another place (--out, or store = in the study file)"):
+        yield
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Say in one sentence why a place cannot be read: InputError, as for :func:`writing`."""
+    with _explained(path, "read", "give another path or URL"):
+        yield
+
+
+@contextmanager
+def _explained(path: str | Path, done: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except MrscaleError:
+        raise
+    except Exception as error:
+        client = type(error).__module__.split(".", 1)[0] in _CLIENTS
+        if not (client or isinstance(error, OSError)):
+            raise
+        if getattr(error, "errno", None) in _FULL:
+            raise StoreError(
+                f"{path} cannot be {done}, the disk (or quota) is full; make room and run the "
+                "same command again, it continues where it stopped"
+            ) from None
+        raise InputError(
+            f"{path} cannot be {done}: {_reason(error)}; mend that, or {remedy}"
+        ) from None
+
+
+def require_writable(path: str | Path) -> None:
+    """Refuse a place early, as far as can be told without writing.
+
+    Raises
+    ------
+    InputError
+        If a URL's bucket is not there, or the folder that would hold a local path is read-only.
+    """
+    protocol, _, inner = str(path).partition("://")
+    if not is_url(path):
+        with writing(path):
+            there = next(p for p in (Path(path), *Path(path).absolute().parents) if p.exists())
+            if not os.access(there, os.W_OK):
+                raise PermissionError
+    elif protocol in _BUCKETS:
+        bucket = f"{protocol}://{inner.split('/', 1)[0]}"
+        with writing(path):
+            found = exists(bucket)
+        if not found:
+            raise InputError(
+                f"there is no bucket {bucket}, or it may not be listed with these credentials; "
+                "make the bucket first, or mend the URL or the credentials"
+            )
+
+
+def _reason(error: Exception) -> str:
+    """Why a write was refused, in words of ours: servers quote requests in theirs."""
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):
+        return "permission is denied"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such bucket or folder"
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return "a file is in the way of a folder"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return "it is read-only"
+    return f"{type(error).__name__}"
+
+
+def _partial(target: Path) -> Path:
+    """A name beside the target that no other writer, thread or process, uses."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+
+
+def _create_local(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(target)
+    try:
+        partial.write_bytes(data)
+        os.link(partial, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with target.open("xb") as handle:  # a file system without links: exclusive all the same
+            handle.write(data)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _filesystem(path: str | Path) -> tuple[Any, str]:

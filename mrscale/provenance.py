@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mrscale import places
+from mrscale.errors import InputError
 
 _WHOLE_FILE_LIMIT = 256 * 2**20
 _SOFTWARE = ("mrscale", "numpy", "scipy", "zarr", "dask", "torch", "hail", "pyspark")
@@ -25,33 +26,41 @@ def digest(value: Any) -> str:
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 (hex) that tells whether an input changed.
+    """SHA-256 (hex) that tells whether an input changed, the same for equal local and remote ones.
 
     Files up to 256 MiB are hashed whole; larger ones by their size, first and last MiB, since
     reading terabytes twice helps nobody. A folder (MatrixTable) is hashed by the names and sizes
-    of its files and the content of its metadata. A URL or glob that is no local path is hashed
-    by its text.
+    of its files and the content of its metadata.
+
+    Raises
+    ------
+    InputError
+        If there is nothing at the path or URL, or it may not be read.
     """
-    path = Path(path)
     sha = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            sha.update(f"{file.relative_to(path)}:{file.stat().st_size};".encode())
-            if file.name == "metadata.json.gz":
-                sha.update(file.read_bytes())
-    elif path.is_file():
-        size = path.stat().st_size
-        with path.open("rb") as handle:
-            if size <= _WHOLE_FILE_LIMIT:
-                while block := handle.read(2**20):
-                    sha.update(block)
-            else:
-                sha.update(f"{size};".encode() + handle.read(2**20))
-                handle.seek(-(2**20), os.SEEK_END)
-                sha.update(handle.read())
-    else:
-        sha.update(str(path).encode())
+    with places.reading(path):
+        if places.is_file(path):
+            _hash_file(path, sha)
+        elif found := places.files(path):
+            for name, size in found.items():
+                sha.update(f"{name}:{size};".encode())
+                if name.rsplit("/", 1)[-1] == "metadata.json.gz":
+                    sha.update(places.read_bytes(places.join(path, name)))
+        elif not places.is_folder(path):
+            raise InputError(f"there is no file or folder at {path}; correct the path or URL")
     return sha.hexdigest()
+
+
+def _hash_file(path: str | Path, sha: hashlib._Hash) -> None:
+    size = places.size(path)
+    with places.open_binary(path) as handle:
+        if size <= _WHOLE_FILE_LIMIT:
+            while block := handle.read(2**20):
+                sha.update(block)
+        else:
+            sha.update(f"{size};".encode() + handle.read(2**20))
+            handle.seek(-(2**20), os.SEEK_END)
+            sha.update(handle.read())
 
 
 def software_versions() -> dict[str, str]:

@@ -109,6 +109,10 @@ class StudyResult:
     ----------
     environments : dict
         People per environment.
+    missing_rate : float
+        Share of the calls of the kept variants that are missing.
+    missing : {"mean", "drop"}
+        Whether missing calls took their environment's mean, or their people were left out.
     variants : dict
         Variants per status (``"kept"``, and each reason for dropping).
     encoders : dict
@@ -123,6 +127,7 @@ class StudyResult:
     num_people: int
     num_variants: int
     missing_rate: float
+    missing: str = "mean"
     variants: dict[str, int] = field(default_factory=dict)
     people: dict[str, int] = field(default_factory=dict)
     encoders: dict[str, Any] = field(default_factory=dict)

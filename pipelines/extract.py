@@ -1,36 +1,49 @@
 """The extraction: genotypes, people and instruments in, a genotype store out.
 
-Everything is checked and counted before the store's folder is touched; then shards are written,
-and the manifest last. The same call after a kill writes only the shards that are missing.
+Inputs are checked before the store's place is claimed. Hail then reads the genotypes once, into
+staged blocks; quality control and clumping choose the variants; shards are cut from the blocks,
+and the manifest is written last. The same call after a kill does only what is missing.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from mrscale import config
-from mrscale.errors import EngineError, InputError, MrscaleError
+from mrscale import config, places
+from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
-from mrscale.provenance import Clock, digest, fingerprint, software_versions, write_json
+from mrscale.provenance import Clock, digest, software_versions
 from mrscale.store import writer
-from mrscale.store.schema import MANIFEST, SCHEMA_VERSION, Layout
-from pipelines import instruments, people, qc, sources, spark, transpose, variants
+from mrscale.store.schema import CALLS, DOSAGES, DosageCode, Layout
+from pipelines import (
+    clumping,
+    counting,
+    identity,
+    instruments,
+    liftover,
+    packing,
+    pedigree,
+    people,
+    qc,
+    sources,
+    spark,
+    staging,
+    transpose,
+    variants,
+    workbench,
+)
+from pipelines.job import engine_errors, watched
 
 logger = logging.getLogger(__name__)
 
-IDENTITY = "extraction.json"
 VARIANTS = "variants.tsv"
-_ENGINE_MODULES = ("hail.utils.java", "py4j", "pyspark")
-_SHARE = {"start": 0.1, "count": 0.3, "write": 0.6}
+_SHARE = {"start": 0.1, "stage": 0.6, "write": 0.3}
 
 
 def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dict[str, Any]:
@@ -42,7 +55,8 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
         Sections ``genotypes``, ``people``, ``traits``, ``instruments``, ``qc``, ``folds`` and
         ``seed`` decide the store.
     out : str
-        Folder of the store; new, empty, or of an extraction with the same inputs and settings.
+        Folder or URL of the store; new, empty, or of an extraction with the same inputs and
+        settings.
     progress : Advance
         Called with shares of the work that add up to 1.
 
@@ -61,28 +75,59 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
         If Hail or PySpark is not installed.
     """
     clock = Clock()
+    study = workbench.with_defaults(study)
     files = sources.find_files(study.genotypes)
-    phenotypes = people.read_phenotypes(study)
-    listed = instruments.read_instruments(study.instruments)
-    settings = _settings(study, files)
-    identity = digest(settings)
-    if finished := _claim(out, settings):
+    tables = people.read_phenotypes(study)
+    listed = instruments.read_instruments(study.instruments, study.genotypes.reference_genome)
+    settings = identity.settings(study, files)
+    if finished := writer.examine(out, settings):
         return finished
-    log = spark.start_hail(log_dir=Path(out).absolute().parent / "logs")
-    with _hail_errors(log):
-        mt = sources.read(study.genotypes, files)
-        samples = mt.sample.collect()
-        cohort = people.arrange(phenotypes, samples, num_folds=study.folds, seed=study.seed)
-        mt = mt.choose_cols(cohort.column.tolist())
-        progress(_SHARE["start"], note="counting genotypes")
-        sites = qc.count_genotypes(mt, cohort.environment_offset, listed)
-        chosen = variants.choose(sites, listed, study)
-        qc.require_instruments(chosen.status_counts)
-        progress(_SHARE["count"], note="writing genotypes")
-        layout = Layout.choose(len(cohort.sample_id), len(chosen.effect_is_alt))
-        write_json(Path(out) / IDENTITY, {"digest": identity, "settings": settings})
-        arrays, key = _write_small_arrays(out, layout, cohort, chosen, study)
-        shards = _write_dosage(mt, out, layout, chosen, key, study.genotypes.partitions, progress)
+    genotypes = study.genotypes
+    log = spark.start_hail(log_dir=_log_folder(study, out), requester_pays=genotypes.requester_pays)
+    with engine_errors(log):
+        if listed is not None:
+            listed = liftover.lift(listed, study.instruments, genotypes.reference_genome)
+        source = sources.open_source(genotypes, files, _positions(listed))
+        cohort = people.arrange(
+            tables, source.mt.sample.collect(), num_folds=study.folds, seed=study.seed
+        )
+        progress(_SHARE["start"], note="reading genotypes")
+        if finished := writer.claim(out, settings):
+            return finished
+        try:
+            return _fill(source, cohort, listed, study, out, settings, clock, progress)
+        except Exception:
+            # an identical extraction may have finished meanwhile, and removed what both read
+            if finished := writer.examine(out, settings):
+                return finished
+            raise
+
+
+def _fill(
+    source: sources.GenotypeSource,
+    cohort: people.People,
+    listed: pd.DataFrame | None,
+    study: config.Study,
+    out: str,
+    settings: dict[str, Any],
+    clock: Clock,
+    progress: Advance,
+) -> dict[str, Any]:
+    """Everything from the first write to the manifest."""
+    code = DOSAGES if source.imputed else CALLS
+    staged = _stage(source, cohort, out, settings, study.genotypes.partitions, progress)
+    try:
+        chosen = _choose(staged, code, cohort, listed, study)
+    except InputError:
+        # the claim last: a rerun knows a place by it
+        places.remove(places.join(out, writer.PARTS))
+        places.remove(out)
+        raise
+    progress(0, note="writing genotypes")
+    layout = Layout.choose(len(cohort.sample_id), len(chosen.effect_is_alt))
+    writer.create(out, layout, code=code)
+    arrays = _write_small_arrays(out, cohort, chosen, study.traits)
+    shards = _write_dosage(staged, out, layout, code, chosen, arrays, progress)
     return writer.finalise(
         out,
         layout=layout,
@@ -90,7 +135,7 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
         shards=shards,
         report=_report(cohort, chosen),
         provenance={
-            "extraction": identity,
+            "extraction": digest(settings),
             "settings": settings,
             "software": software_versions(),
         },
@@ -98,64 +143,67 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
     )
 
 
-def _settings(study: config.Study, files: list[str]) -> dict[str, Any]:
-    """What decides the store: settings, and inputs by content rather than by path."""
-    inputs = {"genotypes": [fingerprint(file) for file in files]}
-    inputs["people"] = [fingerprint(study.people.phenotypes)]
-    if study.instruments.file:
-        inputs["instruments"] = [fingerprint(study.instruments.file)]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "inputs": inputs,
-        "genotypes": {"reference_genome": study.genotypes.reference_genome},
-        "people": study.people.model_dump(mode="json", exclude={"phenotypes"}),
-        "traits": study.traits.model_dump(mode="json"),
-        "instruments": study.instruments.model_dump(mode="json", exclude={"file"}),
-        "qc": study.qc.model_dump(mode="json"),
-        "folds": study.folds,
-        "seed": study.seed,
-    }
+def _log_folder(study: config.Study, out: str) -> Path:
+    """Where engines write their logs: never in the store, nor in a bucket."""
+    beside = Path(study.run) if places.is_url(out) else Path(out).absolute().parent
+    return beside / "logs"
 
 
-def _claim(path: str, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest if this extraction is finished already; refuse any other content of ``path``."""
-    identity = digest(settings)
-    if "://" in path:
-        raise InputError(f"a store must be a local folder for now, not {path}; give another --out")
-    out = Path(path)
-    present = [p for p in out.iterdir() if not p.name.endswith(".partial")] if out.is_dir() else []
-    if not present and not out.is_file():
-        return None
-    file = out / IDENTITY
-    previous = json.loads(file.read_text()) if file.is_file() else {}
-    if previous.get("digest") != identity:
-        raise InputError(
-            f"{out} exists and is not this study's store{_differences(previous, settings)}; "
-            "nothing was touched; choose another place for it (--out, or run = in the study file) "
-            "or remove it"
-        )
-    manifest = out / MANIFEST
-    return dict(json.loads(manifest.read_text())) if manifest.is_file() else None
+def _positions(listed: pd.DataFrame | None) -> pd.DataFrame | None:
+    return None if listed is None else listed[listed["status"] == ""]
 
 
-def _differences(previous: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Which parts of the study changed since a store was begun, for a message."""
-    before = previous.get("settings", {})
-    parts = before.get("inputs", {}), settings["inputs"]
-    files = [f"the {name} file" for name in parts[1] if parts[0].get(name) != parts[1][name]]
-    named = [name for name in settings if name != "inputs" and before.get(name) != settings[name]]
-    return f" (what changed: {', '.join(files + named)})" if before else ""
+def _stage(
+    source: sources.GenotypeSource,
+    cohort: people.People,
+    out: str,
+    settings: dict[str, Any],
+    partitions: int | None,
+    progress: Advance,
+) -> staging.Staged:
+    """Read the genotypes into staged blocks, or those that an earlier call left over."""
+    packed = packing.DOSAGES if source.imputed else packing.CALLS
+    offsets = tuple(cohort.environment_offset.tolist())
+    blocks = staging.Blocks(len(cohort.sample_id), offsets, packed)
+    key = digest([settings, blocks.num_samples, offsets, packed.bits, blocks.rows])[:16]
+    staged = staging.Staged(places.join(out, writer.PARTS, "staged"), blocks, key)
+    mt = source.mt.choose_cols(cohort.column.tolist())
+
+    def advance(share: float) -> None:
+        progress(_SHARE["stage"] * share)
+
+    with watched(lambda: len(staged.finished()), len(blocks), advance):
+        staging.stage(mt, staged, partitions=partitions)
+    return staged
+
+
+def _choose(
+    staged: staging.Staged,
+    code: DosageCode,
+    cohort: people.People,
+    listed: pd.DataFrame | None,
+    study: config.Study,
+) -> variants.Chosen:
+    pedigree_file = study.qc.pedigree
+    trios = pedigree.read_trios(pedigree_file, cohort.sample_id) if pedigree_file else None
+    sites = counting.count(staged, code, trios)
+    chosen = variants.choose(sites, listed, study, cohort.environment_name.tolist())
+    qc.require_instruments(chosen.status_counts)
+    if study.instruments.clump_r2 is None:
+        return chosen
+    kept_by = clumping.representatives(staged, chosen, study.instruments)
+    return variants.drop_clumped(chosen, kept_by)
 
 
 def _write_small_arrays(
-    out: str, layout: Layout, cohort: people.People, chosen: variants.Chosen, study: config.Study
-) -> tuple[dict[str, str], str]:
-    """Write all but the dosages; their digests, and the key of shards that fit them."""
-    writer.create(out, layout)
-    values = _people_arrays(cohort, study.traits) | variants.store_arrays(chosen)
-    arrays = {name: writer.write_array(out, name, value) for name, value in values.items()}
-    chosen.report.to_csv(Path(out) / VARIANTS, sep="\t", index=False)
-    return arrays, digest([arrays, layout.chunk_rows, layout.shard_rows])
+    out: str, cohort: people.People, chosen: variants.Chosen, traits: config.Traits
+) -> dict[str, str]:
+    """Write all but the dosages, and give their digests."""
+    values = _people_arrays(cohort, traits) | variants.store_arrays(chosen)
+    with places.writing(out):
+        report = chosen.report.to_csv(sep="\t", index=False, lineterminator="\n")
+        places.write_bytes(places.join(out, VARIANTS), report.encode())
+    return {name: writer.write_array(out, name, value) for name, value in values.items()}
 
 
 def _people_arrays(cohort: people.People, traits: config.Traits) -> dict[str, NDArray[Any]]:
@@ -180,83 +228,49 @@ def _people_arrays(cohort: people.People, traits: config.Traits) -> dict[str, ND
 
 
 def _write_dosage(
-    mt: Any,
+    staged: staging.Staged,
     out: str,
     layout: Layout,
+    code: DosageCode,
     chosen: variants.Chosen,
-    key: str,
-    partitions: int | None,
+    arrays: dict[str, str],
     progress: Advance,
 ) -> dict[int, str]:
+    """Cut the shards that are missing from the staged blocks; digests of all."""
+    key = digest([arrays, layout.chunk_rows, layout.shard_rows])
     done = writer.finished_shards(out, key)
     missing = [shard for shard in range(layout.num_shards) if shard not in done]
     logger.info("%d of %d shards to write", len(missing), layout.num_shards)
-    if not missing:
-        return done
-    sites = chosen.sites.table["site"]
-    with _watched(out, key, len(missing), progress):
+
+    def advance(share: float) -> None:
+        progress(_SHARE["write"] * share)
+
+    def num_written() -> int:
+        return len(writer.finished_shards(out, key)) - len(done)
+
+    with watched(num_written, len(missing), advance):
         transpose.write_shards(
-            mt,
+            staged,
             path=out,
             layout=layout,
+            code=code,
             shards=missing,
-            variant_of_site={site: column for column, site in enumerate(sites)},
+            variants_M=chosen.sites.table["site"].to_numpy(),
             effect_is_alt_M=chosen.effect_is_alt,
             key=key,
-            partitions=partitions,
         )
     return writer.finished_shards(out, key)
 
 
 def _report(cohort: people.People, chosen: variants.Chosen) -> dict[str, Any]:
     """What people want to know of an extraction, for the manifest."""
-    counts_E = chosen.sites.num_people.tolist()
-    called = chosen.sites.called.sum()
-    calls_wanted = len(chosen.effect_is_alt) * sum(counts_E)
+    sites = chosen.sites
+    wanted = len(chosen.effect_is_alt) * int(sites.num_people.sum())
     return {
-        "people": cohort.funnel,
-        "environments": dict(zip(cohort.environment_name.tolist(), counts_E, strict=True)),
+        "people": list(cohort.funnel.items()),
+        "environments": dict(
+            zip(cohort.environment_name.tolist(), sites.num_people.tolist(), strict=True)
+        ),
         "variants": chosen.status_counts,
-        "missing_rate": float(1 - called / calls_wanted),
+        "missing_rate": float(1 - sites.called.sum() / wanted),
     }
-
-
-@contextmanager
-def _watched(out: str, key: str, num_shards: int, progress: Advance) -> Iterator[None]:
-    """Report shards as their markers appear: Spark's own call returns only at the end."""
-    stop = threading.Event()
-    start, seen = len(writer.finished_shards(out, key)), 0
-
-    def watch() -> None:
-        nonlocal seen
-        while not stop.wait(0.5):
-            fresh = len(writer.finished_shards(out, key)) - start
-            if fresh > seen:
-                progress(_SHARE["write"] * (fresh - seen) / num_shards)
-                seen = fresh
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-    progress(_SHARE["write"] * (num_shards - seen) / num_shards)
-
-
-@contextmanager
-def _hail_errors(log: Path) -> Iterator[None]:
-    """Turn engine failures into one sentence: Hail quotes input lines, with people's genotypes."""
-    try:
-        yield
-    except MrscaleError:
-        raise
-    except Exception as error:
-        if not type(error).__module__.startswith(_ENGINE_MODULES):
-            raise
-        logger.debug("engine failure", exc_info=True)
-        raise EngineError(
-            f"Hail could not finish ({type(error).__name__}); the cause is in {log}. Too little "
-            "memory shows there as OutOfMemoryError: use a larger machine or fewer variants"
-        ) from None

@@ -1,4 +1,4 @@
-"""The list of instruments: read, matched to the genotype file's variants, oriented.
+"""The list of instruments: which rows are used, and which variant of the genotype file each is.
 
 Matching is by chromosome (with or without "chr"), position and alleles. Alleles may be given on
 the other strand; a palindromic pair (A/T, C/G) looks the same on both and is oriented by its
@@ -15,22 +15,15 @@ from numpy.typing import NDArray
 
 from mrscale import config
 from mrscale.errors import InputError
-from pipelines.tables import read_table, require_columns
+from pipelines.alleles import contig_key, not_autosome, other_strand, with_trimmed
+from pipelines.liftover import require_one_build
+from pipelines.summary_table import read_summary_table
 
 KEPT = "kept"
-_ALIASES = {
-    "chromosome": ("chr", "chrom", "#chrom", "contig"),
-    "base_pair_location": ("pos", "position", "bp", "base_pair_position"),
-    "effect_allele": ("ea", "a1", "alt_allele", "tested_allele"),
-    "other_allele": ("oa", "nea", "non_effect_allele", "a2", "ref_allele"),
-    "effect_allele_frequency": ("eaf", "freq", "af"),
-    "beta": ("effect", "b"),
-    "standard_error": ("se", "stderr"),
-    "p_value": ("p", "pval", "pvalue", "p-value"),
-}
-_REQUIRED = ("chromosome", "base_pair_location", "effect_allele", "other_allele")
-_SEX_CONTIGS = {"23": "X", "24": "Y", "26": "MT", "M": "MT"}
-_COMPLEMENT = str.maketrans("ACGT", "TGCA")
+_ALLELES = ("effect_allele", "other_allele")
+_LARGEST_POSITION = 2**31 - 1
+_ENOUGH_TO_JUDGE = 10
+"""Rows found at a position of the genotype file from which the alleles tell another build."""
 
 
 @dataclass(frozen=True)
@@ -43,66 +36,62 @@ class Matched:
         ``"kept"`` with an empty reason, or why a variant is no instrument.
     effect_is_alt : ndarray of bool, shape (S,)
         Whether the effect allele is the alternate allele.
+    row : ndarray of int64, shape (S,)
+        Row of the list that the variant stands for; -1 without one.
     unmatched : DataFrame
-        Rows of the list that are no variant's instrument: contig, position, effect_allele,
-        other_allele, status, reason.
+        All other rows of the list, with status and reason; the index is the row's number.
     """
 
     status: NDArray[np.object_]
     reason: NDArray[np.object_]
     effect_is_alt: NDArray[np.bool_]
+    row: NDArray[np.int64]
     unmatched: pd.DataFrame
 
 
-def read_instruments(options: config.Instruments) -> pd.DataFrame | None:
+def read_instruments(
+    options: config.Instruments, genotype_build: str | None = None
+) -> pd.DataFrame | None:
     """Read the GWAS summary table of instruments; None if the study names none.
+
+    Parameters
+    ----------
+    options : mrscale.config.Instruments
+    genotype_build : str, optional
+        Genome build of the genotypes, where it is known.
 
     Returns
     -------
     DataFrame or None
-        Columns ``contig`` (as in the list), ``contig_key``, ``position``, ``effect_allele``,
-        ``other_allele``, ``frequency``, ``p_value`` and ``status`` (empty, or why the row is out
-        already).
+        One row per row of the file: ``contig`` (as in the list), ``contig_key``, ``position``
+        (-1 where unreadable), ``effect_allele``, ``other_allele``, ``frequency``, ``p_value``,
+        ``neg_log10_p``, ``status`` (empty, or why the row is out already) and ``reason``.
 
     Raises
     ------
     InputError
-        If the file or a column is missing, or no row passes the p-value threshold.
+        If the file or a column is missing, the list is on another build than the genotypes and
+        ``liftover`` is not given, or no row can be used.
     """
     if options.file is None:
         return None
-    table = read_table(options.file)
-    table = table.rename(columns=_canonical_names([str(name) for name in table.columns]))
-    needed = (*_REQUIRED, *(("p_value",) if options.p_value is not None else ()))
-    require_columns(table, needed, file=f"the list of instruments ({options.file})")
-    listed = pd.DataFrame(
-        {
-            "contig": table["chromosome"].map(_plain_text),
-            "position": _numeric(table, "base_pair_location").fillna(-1).astype("int64"),
-            "effect_allele": table["effect_allele"].map(_plain_text).str.upper(),
-            "other_allele": table["other_allele"].map(_plain_text).str.upper(),
-            "frequency": _numeric(table, "effect_allele_frequency"),
-            "p_value": _numeric(table, "p_value"),
-        }
-    )
+    summary = read_summary_table(options.file, needs_p_value=options.p_value is not None)
+    require_one_build(options, genotype_build, harmonised=summary.harmonised)
+    listed = summary.rows
+    position = listed["position"]
+    whole = position.between(1, _LARGEST_POSITION) & (position % 1 == 0)
+    listed["position"] = position.where(whole, -1).astype("int64")
     listed["contig_key"] = contig_key(listed["contig"])
-    valid = listed["effect_allele"].str.fullmatch("[ACGT]+")
-    valid &= listed["other_allele"].str.fullmatch("[ACGT]+") & (listed["position"] > 0)
-    listed["status"] = np.where(valid, "", "unreadable")
-    if options.p_value is not None:
-        listed.loc[valid & ~(listed["p_value"] <= options.p_value), "status"] = "p-value"
+    listed["status"] = listed["reason"] = ""
+    for status, why in _faults(listed, options.p_value):
+        first = (listed["status"] == "") & (why != "")
+        listed.loc[first, "status"], listed.loc[first, "reason"] = status, why[first]
     if (listed["status"] != "").all():
         raise InputError(
             f"none of the {len(listed)} rows of the list of instruments can be used "
             f"({_counts(listed['status'])}); raise [instruments] p_value or mend the list"
         )
-    return listed
-
-
-def contig_key(contig: pd.Series) -> pd.Series:
-    """Chromosome names without "chr", numbers of the sex chromosomes as letters."""
-    plain = contig.astype(str).str.replace("^chr", "", case=False, regex=True).str.upper()
-    return plain.replace(_SEX_CONTIGS)
+    return listed.drop(columns="test")
 
 
 def match(
@@ -124,61 +113,101 @@ def match(
     options : mrscale.config.Instruments
         Policy for palindromic variants.
 
+    Raises
+    ------
+    InputError
+        If most rows found at a position of the genotype file have other alleles than it.
+
     Notes
     -----
     Of several rows for one variant the one with the smallest p-value counts. A palindromic
     variant is oriented by frequency only if both its minor allele frequencies, in the list and
-    in the study, are at most ``palindromic_maf``.
+    in the study, are at most ``palindromic_maf``. The order of rows does not matter.
     """
-    pairs = _candidates(listed[listed["status"] == ""], sites)
-    chosen = _one_row_per_site(pairs)
-    effect_is_alt = np.ones(len(sites), dtype=bool)
+    fitting = _fitting(listed[listed["status"] == ""], sites)
+    ambiguous = fitting["ambiguous"].to_numpy()
+    chosen = _one_row_per_site(fitting[~ambiguous])
+    unmatched = _unmatched(listed, fitting, chosen, sites)
+    _require_fitting_alleles(unmatched, num_fitting=fitting["row"].nunique())
+
     status = np.full(len(sites), "not listed", dtype=object)
-    reason = np.full(len(sites), "not in the list of instruments", dtype=object)
-    swap, cause = _orient_palindromes(chosen, alt_frequency[chosen["site_row"]], options)
+    reason = np.full(len(sites), "no row of the list of instruments is this variant", dtype=object)
+    unclear = fitting.loc[ambiguous, "site_row"].to_numpy()
+    status[unclear], reason[unclear] = "ambiguous", _REASONS["ambiguous"]
+
     rows = chosen["site_row"].to_numpy()
+    swap, why_not = _orient_palindromes(chosen, alt_frequency[rows], options)
+    status[rows], reason[rows] = np.where(why_not == "", KEPT, "palindromic"), why_not
+    effect_is_alt = np.ones(len(sites), dtype=bool)
     effect_is_alt[rows] = chosen["effect_is_alt"].to_numpy() ^ swap
-    status[rows] = np.where(cause == "", KEPT, "palindromic")
-    reason[rows] = cause
-    return Matched(status, reason, effect_is_alt, _unmatched(listed, pairs, chosen, sites))
+    row = np.full(len(sites), -1, dtype=np.int64)
+    row[rows] = chosen["row"]
+    return Matched(status, reason, effect_is_alt, row, unmatched)
 
 
-def _candidates(listed: pd.DataFrame, sites: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the list with the site whose alleles they have, as given or on the other strand."""
-    key = pd.DataFrame(
-        {
-            "contig_key": contig_key(sites["contig"]),
-            "position": sites["position"].astype("int64"),
-            # an empty table has no text columns, only untyped ones
-            "ref": sites["ref"].astype(str).str.upper(),
-            "alt": sites["alt"].astype(str).str.upper(),
-            "site_row": np.arange(len(sites)),
-        }
+def _faults(listed: pd.DataFrame, threshold: float | None) -> list[tuple[str, pd.Series]]:
+    """Reasons (or "") why rows cannot be used, each under its status."""
+    effect, other = (listed[name] for name in _ALLELES)
+    spelt = effect.str.fullmatch("[ACGT]+") & other.str.fullmatch("[ACGT]+")
+    no_place = (listed["position"] < 1) | (listed["contig_key"] == "")
+
+    def where(fault: pd.Series, reason: str) -> pd.Series:
+        return fault.map({True: reason, False: ""})
+
+    faults = [
+        ("unreadable", where(no_place, "the chromosome or the position is missing")),
+        ("unreadable", where(~spelt, "the alleles are missing or not spelt out in A, C, G, T")),
+        ("unreadable", where(effect == other, "both alleles are the same")),
+        (
+            "not additive",
+            where(~listed["test"].isin(["", "ADD"]), "the row's TEST is not the additive one, ADD"),
+        ),
+        ("sex chromosome", not_autosome(listed["contig"])),
+    ]
+    if threshold is not None:
+        p = listed["p_value"]
+        faults += [
+            ("p-value", where(p.isna(), "there is no p-value between 0 and 1")),
+            ("p-value", where(p > threshold, f"the p-value is above {threshold:g}")),
+        ]
+    return faults
+
+
+def _fitting(listed: pd.DataFrame, sites: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the list with the sites whose alleles they have; the strand as given goes first."""
+    key = with_trimmed(sites)[["ref", "alt"]].assign(
+        contig_key=contig_key(sites["contig"]),
+        position=sites["position"].astype("int64"),
+        site_row=np.arange(len(sites)),
     )
-    pairs = listed.reset_index(names="row").merge(key, on=["contig_key", "position"])
-    effect, other = pairs["effect_allele"], pairs["other_allele"]
-    as_given = _oriented(effect, other, pairs)
-    single = (effect.str.len() == 1) & (other.str.len() == 1)
-    turned = _oriented(_complement(effect), _complement(other), pairs)
-    turned = {allele: found & single for allele, found in turned.items()}
-    given = as_given["alt"] | as_given["ref"]
-    pairs["effect_is_alt"] = as_given["alt"] | (~given & turned["alt"])
-    pairs["palindromic"] = single & (effect == _complement(other))
-    pairs["given"] = given
-    pairs = pairs[given | turned["alt"] | turned["ref"]]
-    # the strand as given first: a row stands for one site only
-    return pairs.sort_values(["row", "given"], ascending=[True, False]).drop_duplicates("row")
+    pairs = with_trimmed(listed, _ALLELES).reset_index(names="row")
+    pairs = pairs.merge(key, on=["contig_key", "position"])
+    effect, other = (pairs[name] for name in _ALLELES)
+    turned_effect, turned_other = other_strand(effect), other_strand(other)
+    # an insertion or deletion begins at another base when it is read from the other strand
+    turnable = effect.str.len() == other.str.len()
+    as_given = _effect_is_alt(effect, other, pairs)
+    turned = _effect_is_alt(turned_effect, turned_other, pairs).where(turnable, 0)
+    pairs["given"] = as_given != 0
+    pairs["effect_is_alt"] = as_given.where(pairs["given"], turned) > 0
+    pairs["palindromic"] = turnable & (effect == turned_other)
+    pairs = pairs[pairs["given"] | (turned != 0)]
+    pairs = pairs[pairs["given"] == pairs.groupby("row")["given"].transform("max")]
+    variant = pairs["ref"] + "," + pairs["alt"]
+    return pairs.assign(ambiguous=variant.groupby(pairs["row"]).transform("nunique") > 1)
 
 
-def _oriented(effect: pd.Series, other: pd.Series, pairs: pd.DataFrame) -> dict[str, pd.Series]:
-    return {
-        "alt": (effect == pairs["alt"]) & (other == pairs["ref"]),
-        "ref": (effect == pairs["ref"]) & (other == pairs["alt"]),
-    }
+def _effect_is_alt(effect: pd.Series, other: pd.Series, pairs: pd.DataFrame) -> pd.Series:
+    """1 where the effect allele is the site's alternate, -1 where the reference, 0 if neither."""
+    is_alt = (effect == pairs["alt"]) & (other == pairs["ref"])
+    is_ref = (effect == pairs["ref"]) & (other == pairs["alt"])
+    return is_alt.astype(int) - is_ref.astype(int)
 
 
 def _one_row_per_site(pairs: pd.DataFrame) -> pd.DataFrame:
-    ordered = pairs.sort_values(["p_value", "row"], na_position="last")
+    """The row with the smallest p-value of each site; ties by content, not by place in the list."""
+    by = ["p_value", "weakness", *_ALLELES, "frequency", "row"]
+    ordered = pairs.assign(weakness=-pairs["neg_log10_p"]).sort_values(by, na_position="last")
     return ordered.drop_duplicates("site_row").sort_values("site_row")
 
 
@@ -187,68 +216,58 @@ def _orient_palindromes(
 ) -> tuple[NDArray[np.bool_], NDArray[np.object_]]:
     """Whether each row's effect allele must be swapped, and why it cannot be used (or "")."""
     palindromic = chosen["palindromic"].to_numpy(dtype=bool)
-    cause = np.full(len(chosen), "", dtype=object)
+    why_not = np.full(len(chosen), "", dtype=object)
     swap = np.zeros(len(chosen), dtype=bool)
     if options.palindromic == "drop":
-        cause[palindromic] = "palindromic alleles (policy: drop)"
+        why_not[palindromic] = "palindromic alleles, which the study drops"
     if options.palindromic != "infer":
-        return swap, cause
+        return swap, why_not
     listed = chosen["frequency"].to_numpy(dtype=float)
     found = np.where(chosen["effect_is_alt"], alt_frequency, 1 - alt_frequency)
     # NaN (no frequency) compares false, so it counts as not orientable
     clear = (_minor(listed) <= options.palindromic_maf) & (_minor(found) <= options.palindromic_maf)
-    cause[palindromic & ~clear] = "palindromic alleles, and the frequency does not tell the strand"
+    why_not[palindromic & ~clear] = (
+        "palindromic alleles, and the frequency does not tell the strand: the minor allele's is "
+        f"above {options.palindromic_maf:g} or not known"
+    )
     swap[palindromic & clear & ((listed < 0.5) != (found < 0.5))] = True
-    return swap, cause
-
-
-def _unmatched(
-    listed: pd.DataFrame, pairs: pd.DataFrame, chosen: pd.DataFrame, sites: pd.DataFrame
-) -> pd.DataFrame:
-    rest = listed.drop(index=chosen["row"].to_numpy()).copy()
-    positions = pd.MultiIndex.from_arrays([contig_key(sites["contig"]), sites["position"]])
-    there = pd.MultiIndex.from_frame(rest[["contig_key", "position"]]).isin(positions)
-    open_rows = rest["status"] == ""
-    rest.loc[open_rows & ~there, "status"] = "absent"
-    rest.loc[open_rows & there, "status"] = "alleles"
-    rest.loc[rest.index.isin(pairs["row"]) & open_rows, "status"] = "duplicate"
-    rest["reason"] = rest["status"].map(_REASONS)
-    return rest.drop(columns=["contig_key", "frequency", "p_value"])
+    return swap, why_not
 
 
 _REASONS = {
-    "unreadable": "position or alleles missing, or alleles other than A, C, G, T",
-    "p-value": "p-value above the threshold",
-    "absent": "position not in the genotype file",
-    "alleles": "no variant at this position has these alleles",
-    "duplicate": "the same variant is listed with a smaller p-value, or earlier",
+    "absent": "the position is not in the genotype file",
+    "alleles": "no variant at this position of the genotype file has these alleles",
+    "ambiguous": "the alleles fit two variants at this position, one the other's reverse",
+    "duplicate": "the same variant is listed with a smaller p-value, or again",
 }
 
 
-def _canonical_names(columns: list[str]) -> dict[str, str]:
-    lower = {column.lower(): column for column in columns}
-    found: dict[str, str] = {}
-    for name, aliases in _ALIASES.items():
-        present = [lower[alias] for alias in (name, *aliases) if alias in lower]
-        found |= {present[0]: name} if present else {}
-    return found
+def _unmatched(
+    listed: pd.DataFrame, fitting: pd.DataFrame, chosen: pd.DataFrame, sites: pd.DataFrame
+) -> pd.DataFrame:
+    rest = listed.drop(index=chosen["row"].unique())
+    positions = pd.MultiIndex.from_arrays([contig_key(sites["contig"]), sites["position"]])
+    there = pd.MultiIndex.from_frame(rest[["contig_key", "position"]]).isin(positions)
+    fits = rest.index.isin(fitting["row"])
+    ambiguous = rest.index.isin(fitting.loc[fitting["ambiguous"], "row"])
+    found = np.select([ambiguous, fits, there], ["ambiguous", "duplicate", "alleles"], "absent")
+    status = rest["status"].where(rest["status"] != "", found)
+    return rest.assign(
+        status=status, reason=rest["reason"].where(rest["reason"] != "", status.map(_REASONS))
+    )
 
 
-def _numeric(table: pd.DataFrame, name: str) -> pd.Series:
-    if name not in table:
-        return pd.Series(np.nan, index=table.index)
-    return pd.to_numeric(table[name], errors="coerce")
-
-
-def _plain_text(value: object) -> str:
-    """Text of a cell; a chromosome that pandas read as 10.0 is "10"."""
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else ""
-    return str(value).strip()
-
-
-def _complement(allele: pd.Series) -> pd.Series:
-    return allele.str.translate(_COMPLEMENT)
+def _require_fitting_alleles(unmatched: pd.DataFrame, num_fitting: int) -> None:
+    """Refuse a list whose alleles say that its positions are of another genome build."""
+    misfits = int((unmatched["status"] == "alleles").sum())
+    there = misfits + num_fitting
+    if there >= _ENOUGH_TO_JUDGE and 2 * misfits > there:
+        raise InputError(
+            f"{misfits} of the {there} listed variants found at a position of the genotype file "
+            "have other alleles than it: the list and the genotypes are probably on different "
+            "genome builds. Give [instruments] liftover, a chain file from the list's build to "
+            "the genotypes', or a list on their build"
+        )
 
 
 def _minor(frequency: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -256,4 +275,4 @@ def _minor(frequency: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _counts(status: pd.Series) -> str:
-    return ", ".join(f"{n} {name}" for name, n in status.value_counts().items())
+    return ", ".join(f"{number} {name}" for name, number in status.value_counts().items())

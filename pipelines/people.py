@@ -1,10 +1,10 @@
-"""The table of people: checked, joined with the genotype file, ordered, split into folds."""
+"""Everyone in the study: the table of people joined with the genotype file, ordered, in folds."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,11 @@ from mrscale import config
 from mrscale.disclosure import is_small, show_count
 from mrscale.errors import InputError
 from pipelines.folds import assign_folds
-from pipelines.tables import read_table, require_columns
+from pipelines.identifiers import describe_mismatch, read_ids
+from pipelines.relatives import cluster_codes, family_codes, read_kinship
+from pipelines.traits import SAMPLE, matrix, read_columns, trait_columns
+
+logger = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 5
 _ORDER_STREAM, _FOLD_STREAM = 1, 2
@@ -55,58 +59,77 @@ class People:
     funnel: dict[str, int]
 
 
-def read_phenotypes(study: config.Study) -> pd.DataFrame:
-    """Read the table of people and check its columns, before any engine starts.
+@dataclass(frozen=True)
+class PeopleTables:
+    """All tables of people, read and checked before any engine starts.
 
-    Returns
-    -------
-    DataFrame
-        Text columns ``sample``, ``environment``, ``family`` and one float32 column per trait,
-        named ``("exposure", name)`` and so on.
+    Attributes
+    ----------
+    people : DataFrame
+        One row per person: text columns ``sample``, ``environment`` and, where the study names
+        them, ``family`` and ``cluster``; one float32 column per trait, named ("exposure", name)
+        and so on.
+    excluded : dict of str to Series of str
+        Ids to leave out, by the name of the file.
+    pairs : DataFrame or None
+        Pairs of relatives, ``first`` and ``second``.
+    """
+
+    people: pd.DataFrame
+    excluded: dict[str, pd.Series] = field(default_factory=dict)
+    pairs: pd.DataFrame | None = None
+
+
+def read_phenotypes(study: config.Study) -> PeopleTables:
+    """Read the tables of people and check them, before any engine starts.
 
     Raises
     ------
     InputError
-        If the file, a column or all values of a trait are missing, a trait is not numeric, or
-        a person has two rows.
+        If a file, a column or all values of a trait are missing, a trait is not numeric, or a
+        person has two rows.
     """
-    people, file = study.people, study.people.phenotypes
-    if not (file and study.traits.exposure and study.traits.outcome):
+    people = study.people
+    if not (people.phenotypes and study.traits.exposure and study.traits.outcome):
         raise InputError("extraction needs a table of people, an exposure and an outcome column")
-    text = {"sample": people.sample_column, "environment": people.environment_column[0]}
-    if people.family_column:
-        text["family"] = people.family_column
-    table = read_table(file, text=text.values())
-    traits = [(role, name) for role in _ROLES for name in getattr(study.traits, role)]
-    wanted = [*text.values(), *(name for _, name in traits)]
-    require_columns(table, wanted, file=f"the table of people ({file})")
-    columns: dict[Any, pd.Series] = {role: table[name] for role, name in text.items()}
-    columns.setdefault("family", pd.Series(pd.NA, index=table.index, dtype="string"))
-    for role, name in traits:
-        columns[(role, name)] = _numbers(table[name], role)
-    found = pd.DataFrame(columns).dropna(subset=["sample"])
-    twice = int(found["sample"].duplicated().sum())
-    if twice:
-        raise InputError(
-            f"every person must have one row, but {show_count(twice)} rows of the table of "
-            f"people repeat an id of column {people.sample_column!r}; keep one row per person"
-        )
-    return found
+    if not people.environment_column:
+        raise InputError("extraction needs the name of at least one environment_column in [people]")
+    optional = {"family": people.family_column, "cluster": people.cluster_column}
+    text = {SAMPLE: [people.sample_column], "environment": people.environment_column}
+    text |= {role: [name] for role, name in optional.items() if name}
+    return PeopleTables(
+        people=read_columns(people, text, study.traits),
+        excluded=_read_exclusions(people),
+        pairs=read_kinship(people.kinship, people.kinship_min) if people.kinship else None,
+    )
 
 
-def arrange(table: pd.DataFrame, genotyped: Sequence[str], *, num_folds: int, seed: int) -> People:
+def input_files(study: config.Study) -> dict[str, list[str]]:
+    """The files of people that decide the store, by what they are."""
+    people = study.people
+    named: dict[str, tuple[str | None, ...]] = {
+        "people": (people.phenotypes,),
+        "ancestry": (people.ancestry,),
+        "kinship": (people.kinship,),
+        "exclude": people.exclude,
+    }
+    found = {name: [file for file in files if file] for name, files in named.items()}
+    return {name: files for name, files in found.items() if files}
+
+
+def arrange(table: PeopleTables, genotyped: Sequence[str], *, num_folds: int, seed: int) -> People:
     """Join the table of people with the genotype file's ids, order the rows and draw folds.
 
     Parameters
     ----------
-    table : DataFrame
+    table : PeopleTables
         From :func:`read_phenotypes`.
     genotyped : sequence of str
         Sample ids of the genotype file, in its order.
     num_folds : int
         Number of disjoint blocks of people.
     seed : int
-        The order of families and the folds derive from it, not from the order of either file.
+        The order of families and the folds derive from it, not from the order of any file.
 
     Raises
     ------
@@ -114,71 +137,80 @@ def arrange(table: pd.DataFrame, genotyped: Sequence[str], *, num_folds: int, se
         If no id matches, an id occurs twice in the genotype file, there are fewer than two
         environments, one has 20 people or fewer, or an exposure or outcome does not vary.
     """
-    joined = _join(table, genotyped)
-    kept = joined.dropna(subset=["environment"]).sort_values("sample", ignore_index=True)
+    kept, funnel = _select(table, genotyped)
     _check_environments(kept["environment"])
-    for role, name in _traits(kept):
+    for role, name in trait_columns(kept):
         _check_varies(kept[(role, name)], role, name)
-    funnel = {
-        "in the table of people": len(table),
-        "in the genotype file": len(genotyped),
-        "in both": len(joined),
-        "with an environment": len(kept),
-    }
     name_E, code = np.unique(kept["environment"].to_numpy(dtype=str), return_inverse=True)
-    family = _family_codes(kept["family"])
+    nobody = pd.Series(pd.NA, index=kept.index, dtype="string")
+    family = family_codes(kept[SAMPLE], kept.get("family", nobody), table.pairs)
+    cluster = cluster_codes(kept["cluster"]) if "cluster" in kept else family
     order = _row_order(code, family, np.random.default_rng([seed, _ORDER_STREAM]))
     fold = assign_folds(code, family, num_folds, np.random.default_rng([seed, _FOLD_STREAM]))
-    kept, code, family = kept.iloc[order], code[order], family[order]
+    kept, code = kept.iloc[order], code[order]
     return People(
-        sample_id=kept["sample"].to_numpy(dtype=str),
+        sample_id=kept[SAMPLE].to_numpy(dtype=str),
         column=kept["column"].to_numpy(dtype=np.int64),
         environment=code.astype(np.int16),
         environment_name=name_E,
         environment_offset=np.searchsorted(code, np.arange(len(name_E))).astype(np.int64),
-        family=family,
-        cluster=family,
+        family=family[order],
+        cluster=cluster[order],
         fold=fold[order],
-        exposure=_matrix(kept, "exposure"),
-        outcome=_matrix(kept, "outcome"),
-        covariate=_matrix(kept, "covariate"),
+        exposure=matrix(kept, "exposure"),
+        outcome=matrix(kept, "outcome"),
+        covariate=matrix(kept, "covariate"),
         funnel=funnel,
     )
 
 
-_ROLES = ("exposure", "outcome", "covariate")
+def _read_exclusions(people: config.People) -> dict[str, pd.Series]:
+    """Ids to leave out, by file name; files of one name are numbered."""
+    found: dict[str, pd.Series] = {}
+    for file in people.exclude:
+        name = file.rstrip("/").rsplit("/", 1)[-1]
+        num_same = sum(other.split(" (")[0] == name for other in found)
+        label = f"{name} ({num_same + 1})" if num_same else name
+        found[label] = read_ids(file, people.sample_column)
+    return found
 
 
-def _traits(table: pd.DataFrame) -> list[tuple[str, str]]:
-    return [column for column in table.columns if isinstance(column, tuple)]
-
-
-def _numbers(column: pd.Series, role: str) -> pd.Series:
-    problem, advice = None, "recode it as numbers, or leave cells empty where it is missing"
-    values = pd.to_numeric(column, errors="coerce").astype("float64")
-    if (values.isna() & column.notna()).any():
-        problem = "has cells that are not numbers"
-    elif np.isinf(values).any():
-        problem = "has infinite values"
-    elif values.isna().all():
-        problem, advice = "is missing for everyone", "choose another column"
-    if problem:
-        raise InputError(f"{role} {column.name!r} {problem}; {advice}")
-    return values.astype("float32")
+def _select(tables: PeopleTables, genotyped: Sequence[str]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """People with genotypes and an environment and on no list, by id; how many each step left."""
+    kept = _join(tables.people, genotyped)
+    funnel = {
+        "in the table of people": len(tables.people),
+        "in the genotype file": len(genotyped),
+        "in both": len(kept),
+    }
+    for name, ids in tables.excluded.items():
+        listed = kept[SAMPLE].isin(ids)
+        if len(ids) and not listed.any():
+            logger.warning(
+                "nobody of %s is left to exclude; %s",
+                name,
+                describe_mismatch(ids, "the list", kept[SAMPLE], "the study"),
+            )
+        kept = kept[~listed]
+        funnel[f"not excluded by {name}"] = len(kept)
+    kept = kept.dropna(subset=["environment"]).sort_values(SAMPLE, ignore_index=True)
+    funnel["with an environment"] = len(kept)
+    return kept, funnel
 
 
 def _join(table: pd.DataFrame, genotyped: Sequence[str]) -> pd.DataFrame:
-    samples = pd.DataFrame({"sample": pd.array(list(genotyped), dtype="string")})
-    twice = int(samples["sample"].duplicated().sum())
+    samples = pd.DataFrame({SAMPLE: pd.array(list(genotyped), dtype="string")})
+    twice = int(samples[SAMPLE].duplicated().sum())
     if twice:
         raise InputError(f"{show_count(twice)} sample ids occur twice in the genotype file")
     samples["column"] = np.arange(len(samples))
-    joined = table.merge(samples, on="sample", how="inner")
+    joined = table.merge(samples, on=SAMPLE, how="inner")
     if joined.empty:
+        form = describe_mismatch(table[SAMPLE], "the table", samples[SAMPLE], "the genotype file")
         raise InputError(
             f"no id of the table of people ({show_count(len(table))} people) is in the genotype "
-            f"file ({show_count(len(samples))} samples); give the column that holds the genotype "
-            "file's sample ids as sample_column (--sample-column)"
+            f"file ({show_count(len(samples))} samples); {form}. Give the column that holds the "
+            "genotype file's sample ids as sample_column (--sample-column)"
         )
     return joined
 
@@ -192,11 +224,12 @@ def _check_environments(environment: pd.Series) -> None:
         )
     small = sorted(name for name, count in counts.items() if is_small(int(count)))
     if small:
-        names = ", ".join(repr(name) for name in small[:_NAMES_SHOWN])
-        more = ", ..." if len(small) > _NAMES_SHOWN else ""
+        # a column of ids, taken for environments by mistake, must not be shown
+        shown = 0 < len(small) <= min(_NAMES_SHOWN, len(counts) - 1)
+        names = ", ".join(map(repr, small)) if shown else f"{len(small)} of {len(counts)}"
         raise InputError(
-            f"every environment needs more than 20 people; with {show_count(1)} people: {names}"
-            f"{more}. Merge each with another environment, or drop its people by leaving their "
+            f"every environment needs more than 20 people; with {show_count(1)} people: {names}. "
+            "Merge each with another environment, or drop its people by leaving their "
             "environment empty"
         )
 
@@ -210,13 +243,6 @@ def _check_varies(values: pd.Series, role: str, name: str) -> None:
         raise InputError(f"{role} {name!r} {state} among the genotyped people; choose another")
 
 
-def _family_codes(family: pd.Series) -> NDArray[np.int32]:
-    """Codes of families with two or more members present, in name order; -1 for everyone else."""
-    has_relatives = family.notna() & family.duplicated(keep=False)
-    codes, _ = pd.factorize(family.where(has_relatives), sort=True)
-    return np.asarray(codes, dtype=np.int32)
-
-
 def _row_order(
     environment: NDArray[np.int64], family: NDArray[np.int32], rng: np.random.Generator
 ) -> NDArray[np.int64]:
@@ -225,9 +251,3 @@ def _row_order(
     group = np.where(family >= 0, family, family.max(initial=-1) + 1 + np.arange(num_rows))
     rank = rng.permutation(group.max() + 1)
     return np.lexsort((np.arange(num_rows), rank[group], environment))
-
-
-def _matrix(table: pd.DataFrame, role: str) -> NDArray[np.float32]:
-    columns = [column for column in _traits(table) if column[0] == role]
-    values = [table[column].to_numpy(dtype=np.float32) for column in columns]
-    return np.stack(values, axis=1) if values else np.empty((len(table), 0), dtype=np.float32)

@@ -14,14 +14,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
+from mrscale import places
 from mrscale.errors import EngineError, MissingExtraError
 
 logger = logging.getLogger(__name__)
 
 JAVA_VERSIONS = (11, 17)
 """Major versions of Java that Hail 0.2 and Spark 3.5 run on."""
+_ATTEMPTS = 4
+"""How often Spark tries a task, as on a cluster: one killed Python worker then costs one task."""
+_LOG_PATTERN = (
+    "%d{yyyy-MM-dd HH:mm:ss.SSS} %c{1}: %p: "
+    # stack frames aside, the rest of a line behind a tab goes: Hail quotes lines of a VCF
+    r"%replace{%m%n%xEx}{(?m)^(?!\tat |\t\.\.\. )([^\t\n]*)\t.*$}{$1 (the rest is left out)}"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def find_java() -> JavaFound:
     )
 
 
-def start_hail(*, log_dir: str | Path) -> Path:
+def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Path:
     """Start Hail on Spark on all cores of this machine, unless Hail runs already.
 
     It then runs until the process ends, as Hail itself has it: stopping takes ten seconds, and
@@ -74,6 +82,8 @@ def start_hail(*, log_dir: str | Path) -> Path:
     ----------
     log_dir : str or Path
         Folder for ``hail.log`` and for what the Java process prints (``java.log``).
+    requester_pays : str, optional
+        Google project that pays for buckets where the reader pays.
 
     Returns
     -------
@@ -86,11 +96,13 @@ def start_hail(*, log_dir: str | Path) -> Path:
         If Hail or PySpark is not installed.
     EngineError
         If there is no usable Java, or Spark does not start.
+    InputError
+        If the folder for the log cannot be written.
     """
     hl = import_hail()
     environment = hl.utils.java.Env
     if not environment.is_fully_initialized():
-        _start(hl, Path(log_dir))
+        _start(hl, Path(log_dir), requester_pays)
     return Path(environment.hc()._log)
 
 
@@ -104,8 +116,9 @@ def import_hail() -> ModuleType:
     return module
 
 
-def _start(hl: ModuleType, log_dir: Path) -> None:
-    log_dir.mkdir(parents=True, exist_ok=True)
+def _start(hl: ModuleType, log_dir: Path, requester_pays: str | None) -> None:
+    with places.writing(log_dir):
+        log_dir.mkdir(parents=True, exist_ok=True)
     java = find_java()
     environment = {
         "JAVA_HOME": str(Path(java.path).resolve().parent.parent),
@@ -125,17 +138,32 @@ def _start(hl: ModuleType, log_dir: Path) -> None:
         warnings.simplefilter("ignore")
         try:
             hl.init(
-                master="local[*]",
+                master=f"local[*, {_ATTEMPTS}]",
                 quiet=True,
                 show_progress=False,
                 log=str(log_dir / "hail.log"),
                 spark_conf=settings,
+                gcs_requester_pays_configuration=requester_pays,
             )
+            _log_without_genotypes(hl.spark_context()._jvm, log_dir / "hail.log")
         except Exception as error:
             raise EngineError(
                 f"Spark did not start ({type(error).__name__}); see {log_dir / 'java.log'}, "
                 "or run: mrscale doctor"
             ) from error
+
+
+def _log_without_genotypes(jvm: Any, file: Path) -> None:
+    """Log as Hail does, but without the genotypes of people that its messages quote."""
+    log4j = jvm.org.apache.logging.log4j
+    builder = log4j.core.config.builder.api.ConfigurationBuilderFactory.newConfigurationBuilder()
+    layout = builder.newLayout("PatternLayout").addAttribute("pattern", _LOG_PATTERN)
+    # else the whole exception is added behind a pattern that has it in a replacement
+    layout.addAttribute("alwaysWriteExceptions", False)
+    appender = builder.newAppender("file", "File").addAttribute("fileName", str(file)).add(layout)
+    spark = builder.newLogger("org.apache.spark", log4j.Level.WARN)
+    root = builder.newRootLogger(log4j.Level.INFO).add(builder.newAppenderRef("file"))
+    log4j.core.config.Configurator.reconfigure(builder.add(appender).add(spark).add(root).build())
 
 
 def _driver_memory_gib() -> int:

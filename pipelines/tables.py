@@ -1,74 +1,170 @@
-"""Reading tables of any common text form or Parquet, with ids kept as text."""
+"""Tables of any common text form or Parquet, by path or URL, with ids kept as text.
+
+Only the columns asked for are read, and strictly: a row with too few or too many cells is refused
+with its line number. No message quotes a cell.
+"""
 
 from __future__ import annotations
 
+import bz2
 import difflib
-from collections.abc import Iterable
+import gzip
+import io
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mrscale.errors import InputError
+from mrscale import places
+from mrscale.errors import InputError, MrscaleError
+from pipelines import delimited
+from pipelines.cells import MISSING, infer, to_text
 
-_GZIP_MAGIC = b"\x1f\x8b"
+_PARQUET = b"PAR1"
+_CODECS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+    b"\x28\xb5\x2f\xfd": lambda raw: io.BufferedReader(pa.CompressedInputStream(raw, "zstd")),
+}
+_DAMAGED = (ValueError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, pa.ArrowException)
 _COLUMNS_SHOWN = 12
 
 
-def read_table(path: str | Path, *, text: Iterable[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: str | Path, *, text: Iterable[str] = (), columns: Iterable[str] | None = None
+) -> pd.DataFrame:
     """Read a table with a header: tab, comma, semicolon or blank separated text, or Parquet.
 
     Parameters
     ----------
     path : str or Path
-        ``.parquet``, or any text file; gzip (bgzip) is recognised by content, other compressions
-        by suffix.
+        Path or URL. Parquet and compression (gzip, bgzip, zstd, xz, bzip2) are recognised by
+        content, whatever the name.
     text : iterable of str
-        Columns to keep as text (leading zeros stay), whatever they look like.
+        Columns to keep as text (leading zeros stay), whatever they look like. Any other column
+        becomes numbers if all its cells are.
+    columns : iterable of str, optional
+        Read only these, as far as the table has them; by default all.
 
     Raises
     ------
     InputError
-        If there is no such file or it cannot be read as a table.
+        If there is no such file, it cannot be read as a table, rows are ragged, or two of the
+        columns to read have one name.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
+    text = frozenset(text)
+    wanted = None if columns is None else frozenset(columns)
+    with _opened(path) as source:
+        if isinstance(source, pq.ParquetFile):
+            table = source.read(columns=_kept(source.schema_arrow.names, wanted, path))
         else:
-            table = _read_text(path, dict.fromkeys(text, str))
-    except (ValueError, OSError) as error:
-        raise InputError(
-            f"{path.name} cannot be read as a table ({type(error).__name__}); "
-            "expected a header line and tab- or comma-separated columns, or Parquet"
-        ) from None
-    return table.assign(**{name: _as_text(table[name]) for name in text if name in table})
+            names, sep = delimited.read_header(source, _name(path))
+            kept = _kept(names, wanted, path)
+            table = delimited.read_rows(source, names, sep, kept, file=_name(path))
+        pairs = zip(table.column_names, table.columns, strict=True)
+        return pd.DataFrame({n: to_text(c) if n in text else infer(c) for n, c in pairs})
 
 
-def require_columns(table: pd.DataFrame, names: Iterable[str], *, file: str) -> None:
-    """Refuse a table without some of the columns, naming the nearest that it has."""
+def column_names(path: str | Path) -> list[str]:
+    """Names in a table's header, without reading the rest; none if the file is empty."""
+    with _opened(path) as source:
+        if isinstance(source, pq.ParquetFile):
+            return list(source.schema_arrow.names)
+        return delimited.read_header(source, _name(path))[0]
+
+
+def read_lines(path: str | Path) -> pd.Series:
+    """Lines of a text file without header, one cell each, as text and without the empty ones."""
+    with _opened(path) as source:
+        cells = [line.strip().strip('"') for line in delimited.decode(source.read()).splitlines()]
+    return to_text(pa.chunked_array([cells], type=pa.string())).dropna()
+
+
+def require_columns(columns: Iterable[Any], names: Iterable[str], *, file: str) -> None:
+    """Refuse a table (or a list of column names) without some of the columns.
+
+    The message names the nearest column and some others, unless the header looks like a row of
+    people's data, which no message may quote.
+    """
+    present = [str(column) for column in columns]
     for name in names:
-        if name not in table:
-            columns = [str(column) for column in table.columns]
-            near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            shown = ", ".join(columns[:_COLUMNS_SHOWN])
-            more = ", ..." if len(columns) > _COLUMNS_SHOWN else ""
-            raise InputError(f"{file} has no column {name!r}; {hint}Its columns: {shown}{more}")
+        if name not in present:
+            raise InputError(f"{file} has no column {name!r}; {_hint(name, present)}")
 
 
-def _read_text(path: Path, dtype: dict[str, type]) -> pd.DataFrame:
-    with path.open("rb") as handle:
-        gzipped = handle.read(2) == _GZIP_MAGIC
-    compression = "gzip" if gzipped else "infer"
-    header = pd.read_csv(path, sep="\0", nrows=0, compression=compression).columns[0]
-    sep = next((s for s in "\t,;" if s in header), r"\s+")
-    return pd.read_csv(path, sep=sep, compression=compression, dtype=dtype)
+def _hint(name: str, present: list[str]) -> str:
+    if "" in present[1:] or any(map(_is_value, present)):
+        return "its first line looks like data: if so, put a line with the column names above it"
+    # an id may have become a name all the same
+    safe = [column for column in present if not re.search(r"\d{4}", column)]
+    near = difflib.get_close_matches(name, safe, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    more = ", ..." if len(present) > len(safe[:_COLUMNS_SHOWN]) else ""
+    return f"{hint}Its columns: {', '.join(safe[:_COLUMNS_SHOWN])}{more}"
 
 
-def _as_text(column: pd.Series) -> pd.Series:
-    """Text of a column; whole numbers stored as floats lose the ".0" that was never meant."""
-    if pd.api.types.is_float_dtype(column):
-        column = column.astype("Int64") if (column.dropna() % 1 == 0).all() else column
-    return column.astype("string").str.strip().replace("", pd.NA)
+def _is_value(cell: str) -> bool:
+    """Whether a cell of the first line is a number or a missing value, which are no names."""
+    try:
+        float(cell)
+    except ValueError:
+        return cell != "" and cell in MISSING
+    return True
+
+
+def _kept(names: list[str], wanted: frozenset[str] | None, path: str | Path) -> list[str]:
+    kept = [name for name in names if wanted is None or name in wanted]
+    if len(set(kept)) < len(kept):
+        raise InputError(f"{_name(path)} has two columns of one name; give each its own name")
+    return kept
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """Open a file, decompressed, as a ParquetFile or a stream of bytes; explain what goes wrong."""
+    try:
+        with _raw(path) as raw:
+            start = raw.read(6)
+            raw.seek(0)
+            if start.startswith(_PARQUET) or str(path).endswith(".parquet"):
+                yield pq.ParquetFile(raw)
+                return
+            codec = next((c for magic, c in _CODECS.items() if start.startswith(magic)), None)
+            yield codec(raw) if codec else raw
+    except MrscaleError:
+        raise
+    except _DAMAGED as error:
+        # "from None": Arrow quotes the cell that it could not read
+        raise InputError(
+            f"{_name(path)} cannot be read as a table ({type(error).__name__}); "
+            f"{delimited.EXPECTED}, or Parquet"
+        ) from None
+    except Exception as error:
+        # object stores have errors of their own
+        if not (isinstance(error, OSError) or places.is_url(path)):
+            raise
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}); check that it is there and that you "
+            "may read it"
+        ) from None
+
+
+def _raw(path: str | Path) -> BinaryIO:
+    if not places.is_file(path):
+        raise InputError(f"no such file: {path}")
+    if str(path).startswith(("http://", "https://")):
+        # not every web server lets a reader go back to the start of a file
+        return io.BytesIO(places.read_bytes(path))
+    return places.open_binary(path)
+
+
+def _name(path: str | Path) -> str:
+    return str(path).rstrip("/").rsplit("/", 1)[-1]

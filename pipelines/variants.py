@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from mrscale import config
 from pipelines import instruments, qc
+from pipelines.alleles import natural_order
+
+_REPORT = ["variant_id", "contig", "position", "alleles", "effect_allele", "status", "reason"]
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,19 @@ class Chosen:
     Attributes
     ----------
     sites : Sites
-        The M variants with their counts.
+        The M variants with their counts, in natural order; the table has ``variant_id`` as well.
     effect_is_alt : ndarray of bool, shape (M,)
         Whether the dosage counts the alternate allele.
+    order : ndarray of int64, shape (M,)
+        The variants from the best on: by p-value, then in natural order.
     report : DataFrame
-        Every variant of the genotype file (at listed positions) and of the list: variant_id,
-        contig, position, alleles, effect_allele, status, reason.
+        Every variant of the genotype file (at listed positions) and every other row of the list:
+        variant_id, contig, position, alleles, effect_allele, status, reason.
     """
 
     sites: qc.Sites
     effect_is_alt: NDArray[np.bool_]
+    order: NDArray[np.int64]
     report: pd.DataFrame
 
     @property
@@ -39,32 +46,73 @@ class Chosen:
         return dict(sorted(Counter(self.report["status"]).items()))
 
 
-def choose(sites: qc.Sites, listed: pd.DataFrame | None, study: config.Study) -> Chosen:
+def choose(
+    sites: qc.Sites,
+    listed: pd.DataFrame | None,
+    study: config.Study,
+    environments: Sequence[str] = (),
+) -> Chosen:
     """Apply quality control and the list of instruments.
 
     Parameters
     ----------
     sites : Sites
-        From :func:`pipelines.qc.count_genotypes`.
+        In natural order.
     listed : DataFrame or None
         From :func:`pipelines.instruments.read_instruments`; None takes every variant.
     study : mrscale.config.Study
+    environments : sequence of str, length E, optional
+        Names, for the reasons.
     """
-    status, reason = qc.judge(sites, study.qc)
+    status, reason = qc.judge(sites, study.qc, environments)
     effect_is_alt = np.ones(len(sites.table), dtype=bool)
     unmatched = pd.DataFrame()
+    strength = np.full((2, len(sites.table)), np.nan)
     if listed is not None:
         frequency = sites.overall_alt_frequency
         found = instruments.match(listed, sites.table, frequency, study.instruments)
         out = found.status != instruments.KEPT
         status[out], reason[out] = found.status[out], found.reason[out]
         effect_is_alt, unmatched = found.effect_is_alt, found.unmatched
+        listed_rows = found.row[found.row >= 0]
+        p_values = listed.loc[listed_rows, ["p_value", "neg_log10_p"]].to_numpy()
+        strength[:, found.row >= 0] = p_values.T
     kept = np.flatnonzero(status == instruments.KEPT)
     table = sites.table.assign(variant_id=_variant_ids(sites.table))
     effect = np.where(effect_is_alt, table["alt"], table["ref"])
     report = table.assign(effect_allele=effect, status=status, reason=reason)
-    subset = qc.Sites(table.iloc[kept], sites.counts[kept], sites.num_people, sites.hwe[kept])
-    return Chosen(subset, effect_is_alt[kept], _full_report(report, unmatched))
+    return Chosen(
+        replace(sites, table=table).take(kept),
+        effect_is_alt[kept],
+        _best_first(*strength[:, kept]),
+        _full_report(report, unmatched),
+    )
+
+
+def drop_clumped(chosen: Chosen, kept_by: NDArray[np.int64]) -> Chosen:
+    """Take out the variants that others represent.
+
+    Parameters
+    ----------
+    chosen : Chosen
+    kept_by : ndarray of int64, shape (M,)
+        From :func:`pipelines.clump.clump`.
+    """
+    kept = kept_by == np.arange(len(kept_by))
+    ids = chosen.sites.table["variant_id"].to_numpy()
+    by = dict(zip(ids[~kept], ids[kept_by[~kept]], strict=True))
+    report = chosen.report.copy()
+    dropped = (report["status"] == instruments.KEPT) & report["variant_id"].isin(by)
+    report.loc[dropped, "status"] = "clumped"
+    names = report.loc[dropped, "variant_id"].map(by)
+    report.loc[dropped, "reason"] = "in linkage disequilibrium with " + names + ", which is kept"
+    rank = np.cumsum(kept) - 1
+    return Chosen(
+        chosen.sites.take(np.flatnonzero(kept)),
+        chosen.effect_is_alt[kept],
+        rank[chosen.order[kept[chosen.order]]],
+        report,
+    )
 
 
 def store_arrays(chosen: Chosen) -> dict[str, NDArray[Any]]:
@@ -91,11 +139,22 @@ def _variant_ids(table: pd.DataFrame) -> pd.Series:
     return table["rsid"].where(usable, coordinates)
 
 
+def _best_first(
+    p_value: NDArray[np.float64], neg_log10_p: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Variants by p-value; the logarithm tells apart those that are 0 as a number."""
+    by_strength = (np.nan_to_num(-neg_log10_p, nan=np.inf), np.nan_to_num(p_value, nan=np.inf))
+    return np.lexsort(by_strength).astype(np.int64)
+
+
 def _full_report(report: pd.DataFrame, unmatched: pd.DataFrame) -> pd.DataFrame:
     report = report.assign(alleles=report["ref"] + "," + report["alt"])
     if len(unmatched):
         alleles = unmatched["other_allele"] + "," + unmatched["effect_allele"]
         ids = unmatched["contig"] + ":" + unmatched["position"].astype(str)
         report = pd.concat([report, unmatched.assign(alleles=alleles, variant_id=ids)])
-    columns = ["variant_id", "contig", "position", "alleles", "effect_allele", "status", "reason"]
-    return report[columns].reset_index(drop=True)
+    report = report[_REPORT].reset_index(drop=True)
+    # rows of one place in an order that does not depend on that of the list
+    by_text = report.sort_values(["alleles", "effect_allele", "status", "reason"], kind="stable")
+    places = by_text.assign(ref="", alt="")
+    return by_text.iloc[natural_order(places)].reset_index(drop=True)

@@ -90,7 +90,7 @@ def write_small_store(path: Path, num_people: int = 900, seed: int = 7) -> None:
             for shard in range(layout.num_shards)
         },
         report={
-            "people": {"analysed": num_people},
+            "people": [("analysed", num_people)],
             "environments": {
                 name: len(group)
                 for name, group in zip(values["environment_name"].tolist(), groups, strict=True)

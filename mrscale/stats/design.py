@@ -6,6 +6,7 @@ Legend: N people, M variants, L latents, E environments.
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,14 @@ from mrscale.stats.moments import Floats
 
 
 def fill_missing(
-    dosage: NDArray[np.int8], environment: NDArray[np.int16], mean_dosage: Floats
+    dosage: NDArray[Any], environment: NDArray[np.int16], mean_dosage: Floats
 ) -> Floats:
-    """Dosages as float64 with missing calls (negative codes) set to the environment's mean.
+    """Dosages as float64 with missing calls set to the environment's mean.
 
     Parameters
     ----------
-    dosage : ndarray, shape (N, M), int8
-        Effect alleles 0, 1, 2; negative is missing.
+    dosage : ndarray, shape (N, M), int8 or float32
+        Effect alleles from 0 to 2; negative or NaN is missing.
     environment : ndarray, shape (N,), int16
         Environment code of each person.
     mean_dosage : ndarray, shape (E, M), float64
@@ -32,7 +33,7 @@ def fill_missing(
     ndarray, shape (N, M), float64
     """
     filled = dosage.astype(np.float64)
-    rows, columns = np.nonzero(dosage < 0)
+    rows, columns = np.nonzero(~(dosage >= 0))
     filled[rows, columns] = mean_dosage[environment[rows], columns]
     return filled
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +14,22 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
+from mrscale import places
 from mrscale.errors import StoreError
-from mrscale.store.schema import MANIFEST, SCHEMA_VERSION, SPECS, Layout
+from mrscale.store import manifest as manifests
+from mrscale.store.arrays import location, open_array
+from mrscale.store.schema import (
+    APPENDED,
+    CALLS,
+    CODES,
+    DOSAGE,
+    MANIFEST,
+    SCHEMA_VERSION,
+    SPECS,
+    TRAITS,
+    DosageCode,
+    Layout,
+)
 
 _DECODING_ERRORS = (ValueError, RuntimeError)
 """What zarr's codecs raise on damaged bytes."""
@@ -31,9 +44,9 @@ class GenotypeStore:
     Attributes
     ----------
     path : str
-        Folder of the store.
+        Folder or URL of the store.
     manifest : dict
-        Content of ``manifest.json``.
+        The newest manifest.
     """
 
     path: str
@@ -47,8 +60,19 @@ class GenotypeStore:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the store's content."""
+        """SHA-256 (hex) of the store's content; another one once traits are appended."""
         return str(self.manifest["digest"])
+
+    @property
+    def genotype_digest(self) -> str:
+        """SHA-256 (hex) of what encoders are trained on: people, genotypes, environments, families
+        and folds; traits do not change it."""
+        return manifests.genotype_digest(self.manifest)
+
+    @property
+    def code(self) -> DosageCode:
+        """How dosages are coded."""
+        return CODES[self.manifest["code"]]
 
     @cached_property
     def layout(self) -> Layout:
@@ -72,12 +96,14 @@ class GenotypeStore:
         """
         if name not in SPECS:
             raise StoreError(f"a genotype store has no array {name!r}; it has: {', '.join(SPECS)}")
-        with _checksums(name):
-            values = np.asarray(self._open(name)[rows])
-        return values.astype(object).astype(str) if SPECS[name].dtype == "str" else values
+        if name in TRAITS:
+            return np.concatenate([self.read(g, name, rows) for g in self.groups], axis=1)
+        if name in TRAITS.values():
+            return np.concatenate([self.read(g, name) for g in self.groups])[rows]
+        return self.read(self.path, name, rows)
 
-    def dosage(self, rows: slice) -> NDArray[np.int8]:
-        """Effect-allele counts of a range of rows.
+    def dosage(self, rows: slice) -> NDArray[Any]:
+        """Codes of effect-allele dosages of a range of rows; see :attr:`code`.
 
         Parameters
         ----------
@@ -86,8 +112,8 @@ class GenotypeStore:
 
         Returns
         -------
-        ndarray of int8, shape (rows, num_variants)
-            0, 1, 2; -1 is missing.
+        ndarray of int8 or uint8, shape (rows, num_variants)
+            Hard calls 0, 1, 2 with -1 missing, or imputed dosages in units of ``code.scale``.
 
         Raises
         ------
@@ -101,27 +127,44 @@ class GenotypeStore:
             self._name_broken_chunk(start, stop)
             raise
 
+    def expected_dosage(self, rows: slice) -> NDArray[Any]:
+        """Effect alleles of a range of rows, whatever the store's code.
+
+        Returns
+        -------
+        ndarray of :attr:`dosage_dtype`, shape (rows, num_variants)
+            Hard calls as int8, missing ones negative; imputed dosages as float32, missing ones NaN.
+        """
+        codes = self.dosage(rows)
+        return codes if self.code is CALLS else self.code.decode(codes)
+
+    @property
+    def dosage_dtype(self) -> str:
+        """Of :meth:`expected_dosage`."""
+        return "int8" if self.code is CALLS else "float32"
+
     def names(self, kind: NameKind) -> list[str]:
         """Names of the exposures, outcomes, covariates or environments, in array order."""
         names = self.array("environment_name" if kind == "environments" else kind)
         return [str(name) for name in names]
 
     @cached_property
+    def groups(self) -> list[str]:
+        """Paths of the store itself and of its appended traits, in order."""
+        added = [places.join(self.path, APPENDED, e["name"]) for e in self.manifest["appended"]]
+        return [self.path, *added]
+
+    @cached_property
     def _dosage(self) -> zarr.Array[Any]:
-        array, layout = self._open("call_dosage"), self.layout
-        # zarr reads a lost file as fill values without a word
-        found = array.nchunks_initialized // (layout.shard_rows // layout.chunk_rows)
-        if found != layout.num_shards:
-            raise StoreError(
-                f"the store is damaged: {layout.num_shards - found} of {layout.num_shards} shards "
-                "of call_dosage are gone; restore it from a copy, or extract it again"
-            )
-        return array
+        return _open_complete(self.path, DOSAGE)
 
-    def _open(self, name: str) -> zarr.Array[Any]:
-        return zarr.open_array(Path(self.path) / name, mode="r")
+    def read(self, group: str, name: str, rows: slice = slice(None)) -> NDArray[Any]:
+        """An array of one of :attr:`groups`."""
+        with _checksums(name if group == self.path else f"{name} of {APPENDED}"):
+            values = np.asarray(_open_complete(group, name)[rows])
+        return values.astype(object).astype(str) if SPECS[name].dtype == "str" else values
 
-    def _rows(self, start: int, stop: int) -> NDArray[np.int8]:
+    def _rows(self, start: int, stop: int) -> NDArray[Any]:
         return np.asarray(self._dosage[start:stop])
 
     def _name_broken_chunk(self, start: int, stop: int) -> None:
@@ -135,24 +178,30 @@ class GenotypeStore:
 def open_store(path: str | Path) -> GenotypeStore:
     """Open a finished genotype store.
 
+    Parameters
+    ----------
+    path : str or Path
+        Folder or URL.
+
     Raises
     ------
     StoreError
         If the folder has no manifest (the extraction did not finish), or the store was written
         with another schema version.
     """
-    manifest_file = Path(path) / MANIFEST
-    if not Path(path).exists():
+    with places.reading(path):
+        manifest = manifests.read(path)
+        there = manifest is not None or places.exists(path)
+    if not there:
         raise StoreError(
             f"there is no genotype store at {path}; give its folder with --store or a study.toml, "
             "or make it first: mrscale extract"
         )
-    if not manifest_file.is_file():
+    if manifest is None:
         raise StoreError(
             f"{path} is not a finished genotype store: it has no {MANIFEST}; "
             "run the extraction again, it continues where it stopped"
         )
-    manifest = json.loads(manifest_file.read_text())
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
         raise StoreError(
@@ -165,14 +214,50 @@ def open_store(path: str | Path) -> GenotypeStore:
 def open_dataset(path: str | Path) -> xr.Dataset:
     """Open a finished genotype store as a lazy dataset; dims and names as in the schema.
 
+    Appended traits come after those of the extraction. Imputed dosages are decoded to 0 .. 2 with
+    NaN; hard calls stay small integers with -1.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder or URL.
+
     Raises
     ------
     StoreError
         As :func:`open_store`.
     """
     store = open_store(path)
-    dataset: xr.Dataset = xr.open_zarr(store.path, consolidated=True)
+    whole, *appended = (_open_lazily(group) for group in store.groups)
+    if not appended:
+        return whole
+    kept = [name for name in whole.variables if name in (*TRAITS, *TRAITS.values())]
+    joined = whole.drop_vars(kept)
+    for name, dim in TRAITS.items():
+        parts = [group[[name, dim]] for group in (whole, *appended)]
+        joined = joined.merge(xr.concat(parts, dim=dim, data_vars="minimal"))
+    return joined
+
+
+def _open_lazily(group: str) -> xr.Dataset:
+    dataset: xr.Dataset = xr.open_zarr(
+        location(group, read_only=True), consolidated=True, zarr_format=3
+    )
     return dataset
+
+
+def _open_complete(group: str, name: str) -> zarr.Array[Any]:
+    """Open an array of which every file is there: zarr reads a lost one as fill values."""
+    array = open_array(group, name)
+    per_file = array.shards[0] // array.chunks[0] if array.shards else 1
+    found, expected = array.nchunks_initialized // per_file, -(-array.nchunks // per_file)
+    if found < expected:
+        what = "shards" if array.shards else "files"
+        raise StoreError(
+            f"the store is damaged: {expected - found} of {expected} {what} of {name} are gone; "
+            "restore it from a copy, or extract it again"
+        )
+    return array
 
 
 @contextmanager

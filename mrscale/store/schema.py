@@ -1,21 +1,129 @@
 """The genotype store's one schema: drives writing, validation and documentation.
 
 A store is one Zarr v3 group; rows are people, grouped by environment. It is complete only when
-``manifest.json`` stands beside the arrays: the manifest is written last.
+``manifest.json`` stands beside the arrays: the manifest is written last. Nothing is changed after
+that; appended traits lie in groups of their own under ``appended/``, and each append makes a new
+version of the manifest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-SCHEMA_VERSION = "1.0"
+import numpy as np
+from numpy.typing import NDArray
+
+from mrscale.errors import InputError
+
+SCHEMA_VERSION = "1.1"
 MANIFEST = "manifest.json"
-MISSING_DOSAGE = -1
-"""Code of a missing hard call in ``call_dosage`` (int8)."""
+DOSAGE = "call_dosage"
+APPENDED = "appended"
+TRAITS = {"exposure": "exposures", "outcome": "outcomes", "covariate": "covariates"}
+"""Arrays of traits, and the arrays of their names: what an append adds to."""
 
 TARGET_CHUNK_BYTES = 8 * 2**20
+LARGEST_CHUNK_BYTES = 64 * 2**20
+"""Of the arrays beside ``call_dosage``."""
 TARGET_CHUNKS = 16
 CHUNKS_PER_SHARD = 8
+_TOLERANCE = 0.01
+"""How far outside 0 to 2 a dosage may lie for rounding in the file it came from."""
+
+
+@dataclass(frozen=True)
+class DosageCode:
+    """The integers of ``call_dosage``: ``dosage = code / per_allele``.
+
+    Attributes
+    ----------
+    name : str
+        As in the manifest.
+    dtype : str
+    missing : int
+        Code of a person without a call.
+    unwritten : int
+        Fill value of the array, never a code: what a lost chunk reads as.
+    per_allele : int
+        Units of one effect allele, so that 0, 1 and 2 are exact.
+    """
+
+    name: str
+    dtype: str
+    missing: int
+    unwritten: int
+    per_allele: int
+
+    @property
+    def scale(self) -> float:
+        """Dosage of one unit."""
+        return 1 / self.per_allele
+
+    @property
+    def highest(self) -> int:
+        """Code of two effect alleles."""
+        return 2 * self.per_allele
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the array; CF ones with which xarray decodes scaled codes to 0 .. 2."""
+        if self.per_allele == 1:
+            return {"description": f"effect alleles; {self.missing} is missing"}
+        return {
+            "description": f"effect alleles times {self.per_allele}; {self.missing} is missing",
+            "scale_factor": self.scale,
+            "_FillValue": self.missing,
+        }
+
+    def encode(self, dosage: NDArray[np.floating[Any]]) -> NDArray[Any]:
+        """Codes of expected dosages, to the nearest unit.
+
+        Parameters
+        ----------
+        dosage : ndarray of float, any shape
+            Effect-allele dosages from 0 to 2; NaN is missing.
+
+        Returns
+        -------
+        ndarray of ``dtype``, same shape
+
+        Raises
+        ------
+        InputError
+            If a dosage lies outside 0 to 2 by more than rounding.
+        """
+        missing = np.isnan(dosage)
+        if np.any((dosage < -_TOLERANCE) | (dosage > 2 + _TOLERANCE)):
+            raise InputError(
+                "a dosage must lie between 0 and 2, and some do not; mend the genotype file, or "
+                "store hard calls instead (hard_calls = true)"
+            )
+        units = np.rint(np.where(missing, 0, dosage) * self.per_allele).clip(0, self.highest)
+        return np.where(missing, self.missing, units).astype(self.dtype)
+
+    def decode(self, codes: NDArray[Any]) -> NDArray[np.float32]:
+        """Dosages from 0 to 2 of codes; NaN where missing."""
+        dosage = codes.astype(np.float32) / np.float32(self.per_allele)
+        dosage[codes == self.missing] = np.nan
+        return dosage
+
+    def is_valid(self, codes: NDArray[Any]) -> bool:
+        """Whether all are codes of a dosage or of a missing call."""
+        return bool(((codes == self.missing) | ((codes >= 0) & (codes <= self.highest))).all())
+
+
+CALLS = DosageCode("calls", "int8", missing=-1, unwritten=-128, per_allele=1)
+"""Hard calls 0, 1, 2."""
+
+DOSAGES = DosageCode("dosages", "uint8", missing=255, unwritten=254, per_allele=126)
+"""Imputed dosages in steps of 1/126: the finest with a code to spare beside the missing one, and
+one whose inverse multiplies back to 0, 1 and 2 exactly in float32 too."""
+
+CODES = {code.name: code for code in (CALLS, DOSAGES)}
+
+MISSING_DOSAGE = CALLS.missing
+"""Code of a missing hard call."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +137,7 @@ class ArraySpec:
 
 
 ARRAYS: tuple[ArraySpec, ...] = (
-    ArraySpec("call_dosage", ("samples", "variants"), "int8", "effect alleles; -1 is missing"),
+    ArraySpec("call_dosage", ("samples", "variants"), "int8", "effect alleles"),
     ArraySpec("sample_id", ("samples",), "str", "ids of people, always text"),
     ArraySpec("environment", ("samples",), "int16", "code into environment_name; sorts rows"),
     ArraySpec("environment_name", ("environments",), "str", "names of the environments"),

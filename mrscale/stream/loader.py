@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mrscale.sampling.plan import Plan
 from mrscale.store.reader import GenotypeStore
 
-Batch = tuple[NDArray[np.int8], NDArray[np.int16]]
+Batch = tuple[NDArray[Any], NDArray[np.int16]]
 
 PREFETCH_BYTES = 256 * 2**20
 LOOKAHEAD_BATCHES = 32
@@ -47,8 +47,8 @@ def batches(
 
     Yields
     ------
-    dosage : ndarray, shape (B, M), int8
-        Missing calls are negative.
+    dosage : ndarray, shape (B, M), int8 or float32
+        Missing calls are negative or NaN.
     environment : ndarray, shape (B,), int16
     """
     chunks = _Chunks(client, store, prefetch_bytes)
@@ -73,9 +73,10 @@ class _Chunks:
     def __init__(self, client: Client, store: GenotypeStore, limit: int) -> None:
         self._client, self._store = client, store
         self._rows = store.layout.chunk_rows
-        self._most = max(1, limit // (self._rows * max(1, store.num_variants)))
+        row_bytes = np.dtype(store.dosage_dtype).itemsize * max(1, store.num_variants)
+        self._most = max(1, limit // (self._rows * row_bytes))
         self._futures: dict[int, Any] = {}
-        self._decoded: dict[int, NDArray[np.int8]] = {}
+        self._decoded: dict[int, NDArray[Any]] = {}
 
     def request(self, rows: NDArray[np.int64]) -> bool:
         """Start reading the chunks of some rows; False if that would pass the limit."""
@@ -85,11 +86,11 @@ class _Chunks:
         self._read(wanted)
         return True
 
-    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.int8]:
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         index = rows // self._rows
         needed = np.unique(index)
         self._read(set(needed.tolist()) - self._futures.keys())
-        dosage = np.empty((len(rows), self._store.num_variants), dtype=np.int8)
+        dosage = np.empty((len(rows), self._store.num_variants), dtype=self._store.dosage_dtype)
         for chunk in needed.tolist():
             if chunk not in self._decoded:
                 self._decoded[chunk] = self._futures[chunk].result()
@@ -109,4 +110,5 @@ class _Chunks:
     def _read(self, chunks: set[int]) -> None:
         for chunk in sorted(chunks):
             rows = self._store.layout.chunk(chunk)
-            self._futures[chunk] = self._client.submit(self._store.dosage, rows, pure=False)
+            read = self._store.expected_dosage
+            self._futures[chunk] = self._client.submit(read, rows, pure=False)

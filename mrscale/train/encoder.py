@@ -110,14 +110,14 @@ class Encoder:
     story: dict[str, Any]
 
     def encode(
-        self, dosage: NDArray[np.int8], environment: NDArray[np.int16]
+        self, dosage: NDArray[Any], environment: NDArray[np.int16]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Latent instruments (N, L) and standardised remainder (N, K) of people.
 
         Parameters
         ----------
-        dosage : ndarray, shape (N, M), int8
-            Effect alleles; negative is missing.
+        dosage : ndarray, shape (N, M), int8 or float32
+            Effect alleles; negative or NaN is missing.
         environment : ndarray, shape (N,), int16
             Used to fill missing calls only.
         """

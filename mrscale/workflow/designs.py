@@ -70,6 +70,8 @@ class PairData:
     store : GenotypeStore
     fill : ndarray, shape (E, M)
         Mean dosages that replace missing calls.
+    drop_missing : bool
+        Leave out people with a missing call instead.
     exposure, outcome : int
         Columns of the store's trait arrays.
     latents : str or None
@@ -82,18 +84,20 @@ class PairData:
 
     store: GenotypeStore
     fill: Floats
+    drop_missing: bool
     exposure: int
     outcome: int
     latents: str | None
     methods: tuple[Method, ...]
     oracle: Floats | None
 
-    def complete(self, rows: slice = slice(None)) -> NDArray[np.bool_]:
-        """Which people have exposure, outcome and every covariate, shape (N,)."""
+    def complete(self, rows: slice, dosage: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which people have exposure, outcome, every covariate and the calls they need."""
         x = self.store.array("exposure", rows)[:, self.exposure]
         y = self.store.array("outcome", rows)[:, self.outcome]
         w = self.store.array("covariate", rows)
-        return np.asarray(np.isfinite(x) & np.isfinite(y) & np.isfinite(w).all(axis=1))
+        found = np.isfinite(x) & np.isfinite(y) & np.isfinite(w).all(axis=1)
+        return np.asarray(found & (dosage >= 0).all(axis=1) if self.drop_missing else found)
 
     @cached_property
     def latent_shape(self) -> dict[Method, tuple[int, int, int]]:
@@ -107,7 +111,8 @@ class PairData:
 
     def frames(self, rows: slice) -> Iterator[tuple[Frame, FrameRows]]:
         """The frames of one block of rows, complete cases only."""
-        keep = self.complete(rows)
+        dosage = self.store.expected_dosage(rows)
+        keep = self.complete(rows, dosage)
         environment = self.store.array("environment", rows)[keep]
         dummies = indicators(environment, len(self.fill))
         covariates = self.store.array("covariate", rows)[keep].astype(np.float64)
@@ -125,7 +130,7 @@ class PairData:
             matrix = np.concatenate([part[index] for part in [*parts, traits]], axis=1)
             return FrameRows(matrix, environment[index], index)
 
-        filled = fill_missing(self.store.dosage(rows)[keep], environment, self.fill)
+        filled = fill_missing(dosage[keep], environment, self.fill)
         yield GENOTYPE, frame([filled, base, covariates[:, components], dummies], everyone)
         if self.oracle is not None:
             truth = polynomial_basis(self.oracle[rows][keep], LATENT_DEGREE)

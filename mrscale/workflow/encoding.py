@@ -33,7 +33,7 @@ class _Encoding:
     path: str
 
     def write(self, rows: slice) -> None:
-        dosage = self.store.dosage(rows)
+        dosage = self.store.expected_dosage(rows)
         environment = self.store.array("environment", rows)
         fold = self.store.array("fold", rows)
         group = zarr.open_group(self.path, mode="r+")
@@ -59,7 +59,7 @@ def encode(study: Study, *, quiet: bool = False) -> RunFolder:
     clock = Clock()
     store = open_store(study.store_path)
     folder = RunFolder.claim(study)
-    folder.bind(store.digest)
+    folder.bind(store.genotype_digest)
     trained = training_digest(study, store)
     if folder.done("train") != trained:
         raise RunError(
@@ -93,7 +93,9 @@ def load_encoders(study: Study, folder: RunFolder) -> dict[Method, list[Encoder]
 
 
 def _create(folder: RunFolder, store: GenotypeStore, encoders: dict[Method, list[Encoder]]) -> None:
-    group = zarr.open_group(str(folder.latents), mode="w", attributes={"store": store.digest})
+    group = zarr.open_group(
+        str(folder.latents), mode="w", attributes={"genotypes": store.genotype_digest}
+    )
     for method, trained in encoders.items():
         latent_dim, factors = trained[0].latent_dim, trained[0].front.num_factors
         for kind, width in {"latent": latent_dim, "remainder": factors - latent_dim}.items():

@@ -86,7 +86,7 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     store = open_store(study.store_path)
     require_more_people_than_instruments(store)
     folder = RunFolder.claim(study)
-    folder.bind(store.digest)
+    folder.bind(store.genotype_digest)
     encoders = _finished_encoders(study, store, folder)
     identity = _digest(study, store, encoders)
     if folder.done("estimate") == identity:
@@ -96,6 +96,7 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     oracle = true_latents(store, truth.latents, truth.exogenous) if truth else None
     effect = truth.effect if truth else None
     fill, methods = mean_dosage(store), tuple(encoders)
+    drop = study.genotypes.missing == "drop"
     latents = str(folder.latents) if encoders else None
     exposures, outcomes = store.names("exposures"), store.names("outcomes")
     pairs = []
@@ -105,7 +106,7 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     ):
         for x in range(len(exposures)):
             for y in range(len(outcomes)):
-                data = PairData(store, fill, x, y, latents, methods, oracle)
+                data = PairData(store, fill, drop, x, y, latents, methods, oracle)
                 pairs.append(_pair(client, data, encoders, study.seed, effect, progress))
     result = _study_result(study, store, pairs, encoders, identity)
     write_report(result, folder.path, clock=folder.clocks() | {"estimate": clock.record()})
@@ -124,7 +125,9 @@ def _finished_encoders(
 def _digest(study: Study, store: GenotypeStore, encoders: dict[Method, list[Encoder]]) -> str:
     truth = fingerprint(study.simulation.truth) if study.simulation else None
     learned = training_digest(study, store) if encoders else None
-    return digest(["estimate", store.digest, learned, truth, study.seed, study.name])
+    return digest(
+        ["estimate", store.digest, learned, truth, study.genotypes.missing, study.seed, study.name]
+    )
 
 
 def _pair(
@@ -246,8 +249,9 @@ def _study_result(
         num_people=store.num_samples,
         num_variants=store.num_variants,
         missing_rate=manifest["missing_rate"],
+        missing=study.genotypes.missing,
         variants=manifest["variants"],
-        people=dict(sorted(manifest["people"].items(), key=_funnel_position)),
+        people=dict(manifest["people"]),
         encoders={method: _encoder_story(trained) for method, trained in encoders.items()},
         provenance={
             "command": "mrscale run study.toml",
@@ -259,12 +263,6 @@ def _study_result(
             "software": software_versions(),
         },
     )
-
-
-def _funnel_position(step: tuple[str, int]) -> tuple[int, bool]:
-    """Largest first; of equal counts the step that joins or drops people last."""
-    name, count = step
-    return -count, name in ("in both", "with an environment")
 
 
 def _encoder_story(trained: list[Encoder]) -> dict[str, Any]:

@@ -46,17 +46,17 @@ class RunFolder:
             write_json(marker, {"study": study.name})
         return folder
 
-    def bind(self, store_digest: str) -> None:
-        """Tie the run to one genotype store; refuses a second one."""
+    def bind(self, genotype_digest: str) -> None:
+        """Tie the run to one genotype store, whatever traits it has; refuses a second one."""
         marker = self.path / MARKER
         content = json.loads(marker.read_text())
-        if content.get("store", store_digest) != store_digest:
+        if content.get("genotypes", genotype_digest) != genotype_digest:
             raise RunError(
                 f"{self.path} holds results from another genotype store; nothing was touched; "
                 "choose another run folder or remove this one"
             )
-        if "store" not in content:
-            write_json(marker, {**content, "store": store_digest})
+        if "genotypes" not in content:
+            write_json(marker, {**content, "genotypes": genotype_digest})
 
     def fold(self, fold: int) -> Path:
         """Folder of one fold's encoders."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mrscale import __version__
+from mrscale import __version__, places
 from mrscale.config import Study, load_study
-from mrscale.errors import InputError, MissingExtraError, RunError
+from mrscale.errors import MissingExtraError, RunError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest
 from mrscale.report import load_result, write_report
@@ -55,13 +55,11 @@ def run(study: Study | str | Path, *, quiet: bool = False) -> StudyResult:
 
 def extract(study: Study, out: str, *, quiet: bool = False) -> GenotypeStore:
     """Extract genotypes and people into a store; see :func:`pipelines.extract.extract`."""
-    if study.genotypes.source is None:
-        raise InputError("extraction needs genotypes; give --vcf FILE or --mt FOLDER")
     try:
         from pipelines.extract import extract as extract_store
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "hail", "spark") from None
-    if Path(study.run) in Path(out).parents:
+    if not places.is_url(out) and Path(study.run) in Path(out).parents:
         # the other verbs refuse a folder that was filled before it was claimed
         RunFolder.claim(study)
     with bar("Extracting", 1, quiet=quiet) as progress:

@@ -57,7 +57,7 @@ def train(study: Study, *, quiet: bool = False) -> RunFolder:
     require_more_people_than_instruments(store)
     _require_folds(study, store)
     folder = RunFolder.claim(study)
-    folder.bind(store.digest)
+    folder.bind(store.genotype_digest)
     identity = training_digest(study, store)
     if folder.done("train") == identity:
         return folder
@@ -79,7 +79,7 @@ def train(study: Study, *, quiet: bool = False) -> RunFolder:
 def training_digest(study: Study, store: GenotypeStore) -> str:
     """Digest of everything that trained encoders depend on (not of the number of ranks)."""
     settings = study.encoder.model_dump(mode="json", exclude={"ranks"})
-    return digest([store.digest, study.seed, settings])
+    return digest([store.genotype_digest, study.genotypes.missing, study.seed, settings])
 
 
 def require_more_people_than_instruments(store: GenotypeStore) -> None:
@@ -113,14 +113,21 @@ class _FoldBlocks:
 
     store: GenotypeStore
     fill: Floats
+    drop_missing: bool
 
-    def _read(self, rows: slice) -> tuple[Floats, NDArray[np.int16], NDArray[np.int8]]:
-        environment = self.store.array("environment", rows)
-        filled = fill_missing(self.store.dosage(rows), environment, self.fill)
-        return filled, environment, self.store.array("fold", rows)
+    def _read(
+        self, rows: slice
+    ) -> tuple[NDArray[np.intp], Floats, NDArray[np.int16], NDArray[np.int8]]:
+        """Row numbers, dosages, environments and folds of the people to train on."""
+        dosage = self.store.expected_dosage(rows)
+        kept = (dosage >= 0).all(axis=1) if self.drop_missing else np.ones(len(dosage), bool)
+        environment = self.store.array("environment", rows)[kept]
+        filled = fill_missing(dosage[kept], environment, self.fill)
+        numbers = rows.start + np.flatnonzero(kept)
+        return numbers, filled, environment, self.store.array("fold", rows)[kept]
 
     def moments(self, rows: slice) -> dict[FoldEnvironment, Moments]:
-        filled, environment, fold = self._read(rows)
+        _, filled, environment, fold = self._read(rows)
         pairs = sorted(set(zip(fold.tolist(), environment.tolist(), strict=True)))
         return {
             (f, e): Moments.from_block(filled[(fold == f) & (environment == e)]) for f, e in pairs
@@ -129,10 +136,10 @@ class _FoldBlocks:
     def scores(
         self, rows: slice, fronts: list[FrontEnd]
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        filled, _, fold = self._read(rows)
+        numbers, filled, _, fold = self._read(rows)
         inside = [np.flatnonzero(fold == f) for f in range(len(fronts))]
         return [
-            (rows.start + index, front.scores(filled[index]).astype(np.float32))
+            (numbers[index], front.scores(filled[index]).astype(np.float32))
             for index, front in zip(inside, fronts, strict=True)
         ]
 
@@ -144,7 +151,7 @@ def _prepare(
     files = [folder.prepared(fold) for fold in range(study.folds)]
     if any(_identity_of(file) != identity for file in files):
         with engine(study.scheduler) as client, bar("Preparing", 2, quiet=quiet) as progress:
-            source = _FoldBlocks(store, mean_dosage(store))
+            source = _FoldBlocks(store, mean_dosage(store), study.genotypes.missing == "drop")
             cuts = blocks(store.num_samples, store.layout.chunk_rows)
             groups = reduce_blocks(client, cuts, source.moments, combine_keyed, progress=progress)
             fronts = _front_ends(groups, study)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ with warnings.catch_warnings():
 
     from mrscale import cli
 
-VERBS = ["simulate", "extract", "train", "encode", "estimate", "report", "run", "doctor", "demo"]
+VERBS = ["simulate", "extract", "verify", "describe", "append"]
+VERBS += ["train", "encode", "estimate", "report", "run", "doctor", "demo"]
 
 
 def test_every_verb_explains_itself():
@@ -140,6 +142,81 @@ def test_a_scheduler_that_is_not_there_is_an_engine_error(command, small_store, 
     code, out, _ = command("estimate", "--json", tmp_path / "study.toml")
     assert code == 1
     assert json.loads(out)["kind"] == "EngineError"
+
+
+@pytest.fixture
+def own_store(small_store, tmp_path):
+    """A copy that may be changed."""
+    return shutil.copytree(small_store, tmp_path / "own.zarr")
+
+
+def test_a_store_is_verified(command, own_store):
+    code, out, err = command("verify", own_store)
+    assert (code, err) == (0, "")
+    assert out == f"{own_store} is sound: 30 variants, 900 people, 4 shards\n"
+    code, out, _ = command("verify", own_store, "--json")
+    assert json.loads(out).keys() == {"store", "sound", "digest"}
+    (own_store / "call_dosage" / "c" / "2" / "0").unlink()
+    code, out, err = command("verify", own_store)
+    assert (code, out) == (1, "")
+    assert "call_dosage lacks shard 2; restore it from a copy" in err
+    code, out, err = command("verify", own_store, "--json")
+    assert (code, err) == (1, "")
+    assert json.loads(out)["kind"] == "StoreError"
+
+
+def test_a_store_is_described_without_ids(command, small_store):
+    code, out, err = command("describe", small_store)
+    assert (code, err) == (0, "")
+    for text in (
+        "900",
+        "north",
+        "exposure (missing: 0.00%)",
+        "age",
+        "2; families of two",
+        "shards",
+    ):
+        assert text in out
+    assert "person-" not in out
+    code, out, _ = command("describe", small_store, "--json")
+    found = json.loads(out)
+    assert (found["people"], found["variants"], found["folds"]) == (900, 30, 2)
+    assert found["families"] == 100
+
+
+def test_traits_are_appended_from_a_table(command, own_store, tmp_path):
+    table = "person_id,bmi,age2\n" + "".join(f"person-{i},{i},-9\n" for i in range(890))
+    table = table.replace(",-9", ",1.5", 600)
+    (tmp_path / "more.csv").write_text(table)
+    words = ["append", own_store, "--phenotypes", tmp_path / "more.csv", "--exposure", "bmi"]
+    words += ["--covariate", "age2", "--missing-value", "-9"]
+    code, out, err = command(*words)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Appended bmi, age2 to {own_store}")
+    assert out.endswith("people of the store without a row: <=20\n")
+    code, out, _ = command(*words, "--json")
+    assert json.loads(out)["new"] is False
+    assert json.loads(out)["people_without_a_row"] == "<=20"
+    code, out, _ = command("describe", own_store, "--json")
+    found = json.loads(out)
+    assert found["traits"]["exposures"] == {"exposure": 0.0, "bmi": "<=20 people"}
+    assert found["traits"]["covariates"]["age2"] == pytest.approx(300 / 900, abs=1e-4)
+    assert found["appended"] == {"exposures": ["bmi"], "outcomes": [], "covariates": ["age2"]}
+    assert command("verify", own_store)[0] == 0
+    code, _, err = command("append", own_store, "--phenotypes", tmp_path / "more.csv")
+    assert code == 1
+    assert "adding traits needs a table of people and the names of some columns" in err
+
+
+def test_extraction_takes_every_kind_of_genotypes(command, tmp_path):
+    for flag, other in (("--vcf", "--mt"), ("--vds", "--plink"), ("--bgen", "--vds")):
+        code, out, err = command("extract", flag, "a", other, "b", "--out", tmp_path / "s")
+        assert (code, out) == (1, "")
+        assert "give one of vcf, mt, vds, plink, bgen, not" in err
+    code, _, err = command("extract", "--vcf", "a", "--p-value", "2", "--out", tmp_path / "s")
+    assert code == 1
+    assert "'p_value' in [instruments]" in err
+    assert not (tmp_path / "s").exists()
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):

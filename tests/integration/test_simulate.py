@@ -81,10 +81,10 @@ def test_truth_names_everything_an_oracle_needs(biobank):
 def test_study_file_loads_and_points_at_the_files(biobank):
     folder, _ = biobank
     study = load_study(folder / "study.toml")
-    assert study.genotypes.vcf == str(folder / "genotypes.vcf.bgz")
+    assert study.genotypes.vcf == (str(folder / "genotypes.vcf.bgz"),)
     assert study.simulation is not None
     people = pd.read_csv(study.people.phenotypes, sep="\t")
-    needed = {study.people.sample_column, study.people.environment_column}
+    needed = {study.people.sample_column, *study.people.environment_column}
     needed |= {study.people.family_column, *study.traits.exposure, *study.traits.outcome}
     assert needed | set(study.traits.covariate) == set(people)
     assert len(study.traits.covariate) == 12

@@ -36,7 +36,7 @@ def hapmap(sources, tmp_path_factory):
 def test_people_are_those_of_the_vcf_with_their_environments(hapmap, sources):
     folder, _ = hapmap
     study = load_study(folder / "study.toml")
-    assert study.genotypes.vcf == str(sources["genotypes"].resolve())
+    assert study.genotypes.vcf == (str(sources["genotypes"].resolve()),)
     people = pd.read_csv(folder / "phenotypes.tsv", sep="\t").set_index("person_id")
     known = pd.read_csv(sources["samples"], sep="\t").set_index("sample_id")["environment"]
     assert len(people) == 1000

@@ -50,7 +50,7 @@ def importers(package):
         ("torch.distributed", {("mrscale", "train")}),
         ("dask", {("mrscale", "stream")}),
         ("distributed", {("mrscale", "stream")}),
-        ("rich", {("mrscale", "cli.py"), ("mrscale", "progress.py")}),
+        ("rich", {("mrscale", "cli"), ("mrscale", "progress.py")}),
         ("pickle", set()),
     ],
 )

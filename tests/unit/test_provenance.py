@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from mrscale import __version__, provenance
+from mrscale import __version__, places, provenance
+from mrscale.errors import InputError
 from mrscale.provenance import Clock, digest, fingerprint, software_versions, write_json
 
 
@@ -56,8 +57,18 @@ def test_a_folders_fingerprint_follows_names_sizes_and_metadata(tmp_path):
     assert len(set(found)) == 4
 
 
-def test_a_url_is_known_by_its_text():
-    assert fingerprint("gs://a/b.vcf.bgz") != fingerprint("gs://a/c.vcf.bgz")
+def test_a_url_has_the_fingerprint_of_the_same_files_here(tmp_path):
+    for name, content in (("metadata.json.gz", b"meta"), ("rows/part-0", b"123")):
+        for place in (tmp_path / "here", f"memory://{tmp_path.name}/there"):
+            places.write_bytes(places.join(place, name), content)
+    there = f"memory://{tmp_path.name}/there"
+    assert fingerprint(there) == fingerprint(tmp_path / "here")
+    assert fingerprint(f"{there}/rows/part-0") == fingerprint(tmp_path / "here/rows/part-0")
+
+
+def test_nothing_has_no_fingerprint(tmp_path):
+    with pytest.raises(InputError, match=r"there is no file or folder at .*absent"):
+        fingerprint(tmp_path / "absent")
 
 
 def test_versions_name_what_makes_the_numbers():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mrscale.config import parse_study
 from mrscale.errors import InputError
 from pipelines.folds import assign_folds
-from pipelines.people import arrange, read_phenotypes
+from pipelines.people import PeopleTables, arrange, input_files, read_phenotypes
 
 
 def table(n=120, **changes):
@@ -127,6 +127,138 @@ def test_a_wrong_column_name_is_answered_with_the_nearest(tmp_path):
         people(tmp_path, table(), environment_column="enviroment")
 
 
+def test_an_environment_of_21_is_large_enough(tmp_path):
+    cohort = people(tmp_path, table(environment=["tiny"] * 21 + ["large"] * 99))
+    assert cohort.environment_offset.tolist() == [0, 99]
+
+
+def test_ids_taken_for_environments_are_not_shown(tmp_path):
+    with pytest.raises(InputError, match=r"with <=20 people: 120 of 120\. Merge") as caught:
+        people(tmp_path, table(), environment_column="person_id")
+    assert "00001" not in str(caught.value)
+
+
+def test_environments_are_crossed(tmp_path):
+    site = ["A"] * 64 + ["B"] * 54 + [None, "-9"]
+    cohort = people(
+        tmp_path,
+        table(site=site, environment=["north", "south"] * 60),
+        environment_column=["environment", "site"],
+        missing_values="-9",
+    )
+    expected = ["north x A", "north x B", "south x A", "south x B"]
+    assert cohort.environment_name.tolist() == expected
+    assert len(cohort.sample_id) == 118
+
+
+def test_ancestry_gives_environments_and_components(tmp_path):
+    frame = table().drop(columns="PC1")
+    pd.DataFrame(
+        {
+            "research_id": frame["person_id"][:100],
+            "ancestry_pred": ["afr", "eur"] * 50,
+            "pca_features": [f"[{i}.5, 1]" for i in range(100)],
+        }
+    ).to_csv(tmp_path / "ancestry_preds.tsv", sep="\t", index=False)
+    ancestry = {"ancestry": str(tmp_path / "ancestry_preds.tsv")}
+    cohort = people(tmp_path, frame, environment_column="ancestry_pred", **ancestry)
+    assert cohort.environment_name.tolist() == ["afr", "eur"]
+    assert len(cohort.sample_id) == 100
+    np.testing.assert_array_equal(cohort.covariate[:, 0], cohort.sample_id.astype(int) + 0.5)
+    # columns of the study's own table come first
+    own = people(tmp_path, table(), **ancestry)
+    assert cohort.covariate.shape == (100, 1)
+    assert len(own.sample_id) == 120
+    with pytest.raises(InputError, match="no column 'ancestry_prd'; did you mean 'ancestry_pred'"):
+        people(tmp_path, frame, environment_column="ancestry_prd", **ancestry)
+
+
+def test_a_table_of_ancestry_of_other_people_is_refused(tmp_path):
+    others = [f"P{i}" for i in range(100, 130)]
+    pd.DataFrame({"s": others, "ancestry_pred": "afr"}).to_csv(tmp_path / "a.csv", index=False)
+    message = r"table are 5 digits, those of the table of ancestry 'P' \+ 3 digits"
+    with pytest.raises(InputError, match=message):
+        people(
+            tmp_path,
+            table(),
+            environment_column="ancestry_pred",
+            ancestry=str(tmp_path / "a.csv"),
+        )
+
+
+def test_exclusions_are_counted_in_order(tmp_path):
+    frame = table()
+    ids = frame["person_id"]
+    first, second = tmp_path / "a" / "flagged.tsv", tmp_path / "b" / "flagged.tsv"
+    for path in (first, second):
+        path.parent.mkdir()
+    frame.loc[:29, ["person_id"]].rename(columns={"person_id": "s"}).to_csv(first, index=False)
+    second.write_text("\n".join([*ids[20:40], "absent"]))
+    frame.loc[115:, "environment"] = None
+    cohort = people(tmp_path, frame, exclude=[str(first), str(second)])
+    assert cohort.funnel == {
+        "in the table of people": 120,
+        "in the genotype file": 120,
+        "in both": 120,
+        "not excluded by flagged.tsv": 90,
+        "not excluded by flagged.tsv (2)": 80,
+        "with an environment": 75,
+    }
+    assert sorted(cohort.sample_id) == ids[40:115].tolist()
+
+
+def test_a_list_that_excludes_nobody_is_warned_of(tmp_path, caplog):
+    (tmp_path / "list.txt").write_text("\n".join(f"NA{i}" for i in range(100, 130)))
+    people(tmp_path, table(), exclude=str(tmp_path / "list.txt"))
+    message = "nobody of list.txt is left to exclude; ids of the list are 'NA' + 3 digits, those "
+    assert message + "of the study 5 digits" in caplog.text
+    assert not any(f"NA{i}" in caplog.text for i in range(100, 130))
+
+
+def test_relatives_are_families_and_clusters(tmp_path):
+    frame = table(family=[f"f{i // 2}" if i < 8 else None for i in range(120)])
+    ids = frame["person_id"]
+    pairs = {"i.s": [ids[1], ids[9], ids[11]], "j.s": [ids[2], ids[10], "absent"]}
+    pd.DataFrame({**pairs, "kin": [0.25, 0.1, 0.25]}).to_csv(tmp_path / "k.csv", index=False)
+    kinship = {"kinship": str(tmp_path / "k.csv"), "family_column": "family"}
+    cohort = people(tmp_path, frame, **kinship)
+    by_family = pd.Series(cohort.sample_id).groupby(cohort.family).agg(sorted)
+    expected = [[0, 1, 2, 3], [4, 5], [6, 7], [9, 10]]
+    assert by_family[by_family.index >= 0].tolist() == [[ids[i] for i in one] for one in expected]
+    np.testing.assert_array_equal(cohort.cluster, cohort.family)
+    for family in range(4):
+        assert len(set(cohort.fold[cohort.family == family])) == 1
+    strict = people(tmp_path, frame, **kinship, kinship_min=0.2)
+    assert len(np.unique(strict.family)) == 4
+
+
+def test_clusters_of_a_column(tmp_path):
+    frame = table(site=["b", "a", None] * 40)
+    cohort = people(tmp_path, frame, cluster_column="site")
+    site = frame.set_index("person_id").loc[cohort.sample_id, "site"]
+    np.testing.assert_array_equal(cohort.cluster, site.map({"a": 0, "b": 1}).fillna(-1))
+    assert (cohort.family == -1).all()
+
+
+def test_ids_that_do_not_meet_are_described(tmp_path):
+    genotyped = [f"biobank_{i:07d}" for i in range(30)]
+    message = (
+        "ids of the table are 5 digits, those of the genotype file 'biobank' \\+ '_' \\+ 7 dig"
+    )
+    with pytest.raises(InputError, match=message) as caught:
+        people(tmp_path, table(), genotyped)
+    assert "00001" not in str(caught.value)
+
+
+def test_files_that_decide_the_store():
+    sections = {"phenotypes": "p.tsv", "kinship": "k.tsv", "exclude": ["a.txt", "b.txt"]}
+    assert input_files(parse_study({"people": sections})) == {
+        "people": ["p.tsv"],
+        "kinship": ["k.tsv"],
+        "exclude": ["a.txt", "b.txt"],
+    }
+
+
 def test_no_traits_are_refused():
     with pytest.raises(InputError, match="needs a table of people, an exposure and an outcome"):
         read_phenotypes(parse_study({"people": {"phenotypes": "people.tsv"}}))
@@ -156,20 +288,16 @@ def test_folds_keep_families_whole_and_environments_balanced(data):
 def test_families_stay_together_inside_an_environment(seed, family_size):
     frame = table(family=[f"f{i // (3 * family_size)}" for i in range(120)])
     traits = frame[["bmi", "sbp"]].astype("float32")
-    arranged = arrange(
-        pd.DataFrame(
-            {
-                "sample": frame["person_id"].astype("string"),
-                "environment": frame["environment"].astype("string"),
-                "family": frame["family"].astype("string"),
-                ("exposure", "bmi"): traits["bmi"],
-                ("outcome", "sbp"): traits["sbp"],
-            }
-        ),
-        frame["person_id"].tolist(),
-        num_folds=3,
-        seed=seed,
+    read = pd.DataFrame(
+        {
+            "sample": frame["person_id"].astype("string"),
+            "environment": frame["environment"].astype("string"),
+            "family": frame["family"].astype("string"),
+            ("exposure", "bmi"): traits["bmi"],
+            ("outcome", "sbp"): traits["sbp"],
+        }
     )
+    arranged = arrange(PeopleTables(read), frame["person_id"].tolist(), num_folds=3, seed=seed)
     for code in range(2):
         families = arranged.family[arranged.environment == code]
         runs = 1 + np.count_nonzero(np.diff(families))

@@ -92,7 +92,7 @@ def test_no_environment_large_enough_leaves_no_meta_analysis(small, changed_stor
 
 def test_genotypes_are_needed_to_run_a_study(tmp_path):
     asked = parse_study({"run": str(tmp_path / "run")})
-    with pytest.raises(InputError, match="give --vcf FILE or --mt FOLDER"):
+    with pytest.raises(InputError, match="give one of vcf, mt, vds, plink and bgen in"):
         run(asked, quiet=True)
 
 

@@ -28,9 +28,9 @@ def client():
         yield found
 
 
-def pair_data(store, latents=None, oracle=None):
+def pair_data(store, latents=None, oracle=None, drop=False):
     methods = () if latents is None else ("linear",)
-    return PairData(store, mean_dosage(store), 0, 0, latents, methods, oracle)
+    return PairData(store, mean_dosage(store), drop, 0, 0, latents, methods, oracle)
 
 
 def cuts(store):
@@ -96,9 +96,21 @@ def test_people_without_a_trait_or_covariate_are_left_out(client, small, changed
     store = open_store(changed_store(**traits))
     keep = np.arange(store.num_samples) % 7 > 2
     data = pair_data(store)
-    assert_array_equal(data.complete(), keep)
+    everyone = slice(0, store.num_samples)
+    assert_array_equal(data.complete(everyone, store.expected_dosage(everyone)), keep)
     dosage, covariates, dummies, x, y = (part[keep] for part in whole(store))
     (found,) = estimate(client, data, ["tsls_pc"])
+    exog = np.c_[np.ones(len(x)), covariates, dummies]
+    expected = IV2SLS(y, exog, x, dosage).fit(cov_type="robust")
+    assert_allclose(found.estimate, expected.params.iloc[-1], rtol=1e-7)
+    assert_allclose(found.std_error, expected.std_errors.iloc[-1], rtol=1e-7)
+
+
+def test_people_with_a_missing_call_can_be_left_out(client, small):
+    keep = (small.array("call_dosage") >= 0).all(axis=1)
+    assert 0 < keep.sum() < small.num_samples
+    dosage, covariates, dummies, x, y = (part[keep] for part in whole(small))
+    (found,) = estimate(client, pair_data(small, drop=True), ["tsls_pc"])
     exog = np.c_[np.ones(len(x)), covariates, dummies]
     expected = IV2SLS(y, exog, x, dosage).fit(cov_type="robust")
     assert_allclose(found.estimate, expected.params.iloc[-1], rtol=1e-7)

@@ -1,0 +1,106 @@
+"""What all verbs share: the application, its common options, errors and output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from mrscale import __version__, places
+from mrscale.config import Study, load_study, parse_study
+from mrscale.errors import MrscaleError
+
+app = typer.Typer(
+    name="mrscale",
+    help="Biobank-scale Mendelian randomization with learned instruments.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Words = list[str] | None
+"""Type of an option that may be given several times."""
+StudyFile = Annotated[Path | None, typer.Argument(help="A study.toml; flags go before it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+StoreFolder = Annotated[
+    str | None, typer.Option("--store", help="Genotype store, a folder or URL.")
+]
+RunPath = Annotated[str | None, typer.Option("--run", help="Run folder.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all that is random.")]
+Phenotypes = Annotated[str | None, typer.Option("--phenotypes", help="Table of people.")]
+SampleColumn = Annotated[
+    str | None, typer.Option("--sample-column", help="Column with sample ids.")
+]
+Exposure = Annotated[Words, typer.Option("--exposure", help="Exposure column.")]
+Outcome = Annotated[Words, typer.Option("--outcome", help="Outcome column.")]
+Covariate = Annotated[Words, typer.Option("--covariate", help="Covariate column.")]
+Ancestry = Annotated[
+    str | None, typer.Option("--ancestry", help="Table of genetic ancestry; adds PC1, PC2, ...")
+]
+MissingValue = Annotated[
+    Words, typer.Option("--missing-value", help="Cell that means missing, such as -9.")
+]
+
+INTERRUPTED = 130
+"""Exit code that typer gives a command stopped with Ctrl-C."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mrscale {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the command ``mrscale``."""
+    try:
+        app()
+    except MrscaleError as error:
+        _fail(error)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("Stopped. Run the same command again to continue where it was.", err=True)
+        raise
+
+
+def _fail(error: MrscaleError) -> NoReturn:
+    if "--json" in sys.argv:
+        typer.echo(json.dumps({"error": str(error), "kind": type(error).__name__}))
+    else:
+        typer.echo(f"Error: {error}", err=True)
+    raise SystemExit(1)
+
+
+def study_of(file: Path | None, **flags: Any) -> Study:
+    """The study of a file with flags laid over it, or one made of flags alone."""
+    base = load_study(file).model_dump() if file else {}
+    for key, value in flags.items():
+        if isinstance(value, dict):
+            given = {k: v for k, v in value.items() if v not in (None, [])}
+            base[key] = {**base.get(key, {}), **given}
+        elif value is not None:
+            base[key] = value
+    if file is None and base.get("store") and places.exists(base["store"]):
+        from mrscale.store.reader import open_store
+
+        settings = open_store(base["store"]).manifest["provenance"]["settings"]
+        base = {"folds": settings["folds"], "seed": settings["seed"], **base}
+    return parse_study(base)
+
+
+def show(summary: dict[str, Any], text: str, as_json: bool) -> None:
+    """Print a summary, as JSON or as text."""
+    typer.echo(json.dumps(summary) if as_json else text)

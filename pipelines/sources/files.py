@@ -1,0 +1,36 @@
+"""Genotype files by path, URL or glob, before any engine starts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from mrscale import places
+from mrscale.disclosure import show_count
+from mrscale.errors import InputError
+
+
+def expand(patterns: Iterable[str]) -> list[str]:
+    """Files that paths, URLs and globs name, each once; refuse one that names nothing."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        files = places.expand(pattern)
+        if not files:
+            raise InputError(f"no such file: {pattern}")
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def name(path: str) -> str:
+    """Last part of a path or URL, for messages."""
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def require_distinct(ids: Sequence[bytes], file: str) -> None:
+    """Refuse sample ids that occur twice; Hail would name them in its log."""
+    repeated = sum(times - 1 for times in Counter(ids).values())
+    if repeated:
+        raise InputError(
+            f"every person must have an id of their own, but {show_count(repeated)} ids of "
+            f"{name(file)} repeat an earlier one; make the ids unique"
+        )
