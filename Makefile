@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint calibrate faults clean
+.PHONY: help setup demo test lint calibrate bench faults clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,6 +32,10 @@ lint: setup  ## check style, types and layers
 
 calibrate: setup  ## slow: measure bias and coverage over ten simulated biobanks
 	$(BIN)/python tests/calibration/learned_bias.py --write docs/calibration.md
+
+bench: setup  ## slow: measure speed, memory and size beside peers and limits
+	$(BIN)/python tests/benchmarks/extraction.py --write docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/store_objects.py --write docs/benchmarks.md
 
 faults: setup  ## kill processes in the middle and compare with undisturbed runs
 	$(BIN)/python -m pytest tests/faults

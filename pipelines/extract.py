@@ -99,6 +99,7 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
         except Exception:
             # an identical extraction may have finished meanwhile, and removed what both read
             if finished := writer.examine(out, settings):
+                places.remove(places.join(out, writer.PARTS))
                 return finished
             raise
 

@@ -16,6 +16,7 @@ _ENGINE_MODULES = ("hail.utils.java", "py4j", "pyspark")
 _OURS = {kind.__name__: kind for kind in (InputError, StoreError, EngineError)}
 _RAISED = re.compile(rf"mrscale\.errors\.({'|'.join(_OURS)}): (.+)")
 _DISK_FULL = "No space left on device"
+_NOT_INSTALLED = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 _POLL_SECONDS = 0.5
 
 
@@ -82,6 +83,12 @@ def _in_one_sentence(error: Exception, log: Path) -> MrscaleError:
     text = str(error)
     if ours := _RAISED.search(text):
         return _OURS[ours[1]](ours[2].strip())
+    if module := _NOT_INSTALLED.search(text):
+        return EngineError(
+            f"the Python of Spark's workers has no module {module[1]!r}; install "
+            "'mrscale[spark]' on every machine of the cluster, and let the environment variable "
+            "PYSPARK_PYTHON name the Python that has it before Hail is started"
+        )
     if _DISK_FULL in text:
         return EngineError(
             f"Spark's scratch folder is full (the cause is in {log}); make room, or name another "

@@ -96,12 +96,13 @@ class Packing:
             dosage, the sum of their codes, and zero.
         """
         if self.bits == 2:
-            high, low = (words >> 1) & _LOW_BITS, words & _LOW_BITS
-            one, two, none = (
+            low, high = words & _LOW_BITS, (words >> 1) & _LOW_BITS
+            with_low, with_high, missing = (
                 np.bitwise_count(pattern).sum(axis=1, dtype=np.int64)
-                for pattern in (low & ~high, high & ~low, low & high)
+                for pattern in (low, high, low & high)
             )
-            return np.stack([num_people - one - two - none, one, two], axis=1)
+            one, two = with_low - missing, with_high - missing
+            return np.stack([num_people - one - two - missing, one, two], axis=1)
         codes = self.unpack(words, num_people)
         called = codes != self.missing
         total = np.where(called, codes, 0).sum(axis=1, dtype=np.int64)

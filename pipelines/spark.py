@@ -100,6 +100,8 @@ def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Pat
         If the folder for the log cannot be written.
     """
     hl = import_hail()
+    # at DEBUG it logs what the JVM answers, with the genotypes that Hail's messages quote
+    logging.getLogger("py4j").setLevel(logging.INFO)
     environment = hl.utils.java.Env
     if not environment.is_fully_initialized():
         _start(hl, Path(log_dir), requester_pays)

@@ -104,8 +104,10 @@ def drop_clumped(chosen: Chosen, kept_by: NDArray[np.int64]) -> Chosen:
     report = chosen.report.copy()
     dropped = (report["status"] == instruments.KEPT) & report["variant_id"].isin(by)
     report.loc[dropped, "status"] = "clumped"
-    names = report.loc[dropped, "variant_id"].map(by)
-    report.loc[dropped, "reason"] = "in linkage disequilibrium with " + names + ", which is kept"
+    report.loc[dropped, "reason"] = [
+        f"in linkage disequilibrium with {by[name]}, which is kept"
+        for name in report.loc[dropped, "variant_id"]
+    ]
     rank = np.cumsum(kept) - 1
     return Chosen(
         chosen.sites.take(np.flatnonzero(kept)),

@@ -8,7 +8,7 @@ from scipy.special import gammaln
 
 from mrscale.stats.moments import Floats
 
-_TESTS_AT_ONCE = 4096
+_TESTS_AT_ONCE = 256
 _TIE = 1e-9
 """Probabilities that differ by less than this, relatively, are equal but for rounding."""
 
@@ -41,7 +41,7 @@ def hardy_weinberg_mid_p(counts: NDArray[np.int64]) -> Floats:
     frequency = copies / np.maximum(2 * people, 1)
     expected = 2 * people * frequency * (1 - frequency)
     sd = 2 * frequency * (1 - frequency) * np.sqrt(people)
-    reach = ((3 * np.abs(observed - expected) + 14 * sd + 40) / 2).astype(np.int64)
+    reach = ((3 * np.abs(observed - expected) + 9 * sd + 40) / 2).astype(np.int64)
     p_value = np.empty(len(flat))
     order = np.argsort(reach, kind="stable")
     for first in range(0, len(order), _TESTS_AT_ONCE):

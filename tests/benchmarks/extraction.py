@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
+from page import insert
 
 from mrscale.config import Study, parse_study
 from pipelines.extract import extract
 from pipelines.spark import start_hail
 
-START, END = "<!-- extraction -->", "<!-- end of extraction -->"
 HEAP = "3g"
 REPEATS = 3
 
@@ -54,7 +54,7 @@ def main() -> None:
     text = report(options, rows, memory)
     print(text)
     if options.write:
-        insert(options.write, text)
+        insert(options.write, "extraction", text)
 
 
 def make_cohort(folder: Path, people: int, variants: int, *, vcf: bool = False) -> None:
@@ -230,14 +230,6 @@ def report(options: argparse.Namespace, rows: list[Any], memory: list[dict[str, 
         kinds = [f"{row[kind]:,.0f}" for kind in ("driver", "jvm", "worker")]
         lines.append(f"| {row['people']:,} | {' | '.join(kinds)} |")
     return "\n".join(lines) + "\n"
-
-
-def insert(path: Path, text: str) -> None:
-    """Replace this benchmark's part of a page."""
-    page = path.read_text() if path.exists() else f"# Benchmarks\n\n{START}\n{END}\n"
-    before, rest = page.split(START)
-    _, after = rest.split(END)
-    path.write_text(f"{before}{START}\n{text}{END}{after}")
 
 
 if __name__ == "__main__":

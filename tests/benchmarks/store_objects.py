@@ -1,18 +1,21 @@
-"""How many objects a store of a biobank's size has; run by hand.
+"""How many objects a store of a biobank's size has.
 
-    python tests/benchmarks/store_objects.py PATH [PEOPLE] [VARIANTS]
+    python tests/benchmarks/store_objects.py [--write docs/benchmarks.md]
 
-Writes random genotypes straight through the writer, to a folder or a URL, counts objects and bytes,
-and fails if there are more than one object in 64 MiB and 200 beside.
+Writes random genotypes straight through the writer, counts objects and bytes, verifies, and fails
+if there are more than one object in 64 MiB and 200 beside.
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
-import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
+from page import insert
 
 from mrscale import places
 from mrscale.store import writer
@@ -22,8 +25,22 @@ from mrscale.store.verify import verify
 NUM_ENVIRONMENTS, NUM_TRAITS, NUM_COVARIATES, NUM_FOLDS = 5, 20, 20, 4
 
 
-def main(path: str, num_people: int = 500_000, num_variants: int = 1_000) -> None:
-    """Write, count, verify; print each with its time and the peak memory so far."""
+def main() -> None:
+    """Measure in a temporary folder, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--people", type=int, default=500_000)
+    parser.add_argument("--variants", type=int, default=1_000)
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mrscale-bench-") as folder:
+        text = measure(f"{folder}/store.zarr", options.people, options.variants)
+    print(text)
+    if options.write:
+        insert(options.write, "store objects", text)
+
+
+def measure(path: str, num_people: int, num_variants: int) -> str:
+    """Write, count, verify; a table in Markdown."""
     rng = np.random.default_rng(0)
     layout = Layout.choose(num_people, num_variants)
     start = time.perf_counter()
@@ -33,7 +50,6 @@ def main(path: str, num_people: int = 500_000, num_variants: int = 1_000) -> Non
         name: writer.write_array(path, name, values)
         for name, values in small_arrays(rng, num_people, num_variants).items()
     }
-    report("small arrays", start)
     frequency_M = rng.uniform(0.05, 0.95, num_variants).astype(np.float32)
     shards = {}
     for index in range(layout.num_shards):
@@ -43,15 +59,29 @@ def main(path: str, num_people: int = 500_000, num_variants: int = 1_000) -> Non
     writer.finalise(
         path, layout=layout, arrays=arrays, shards=shards, report={}, provenance={}, run={}
     )
-    report("written", start)
+    written = time.perf_counter() - start
     sizes = places.files(path)
     allowed = sum(sizes.values()) / 2**26 + 200
-    print(f"{len(sizes)} objects, {sum(sizes.values()) / 2**20:,.1f} MiB; allowed {allowed:.0f}")
-    print(f"{layout.num_shards} shards of {layout.shard_rows:,} rows, chunks {layout.chunk_rows:,}")
+    assert len(sizes) <= allowed
     start = time.perf_counter()
     verify(path)
-    report("verified", start)
-    assert len(sizes) <= allowed
+    verified = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return "\n".join(
+        [
+            "## Objects of a store",
+            "",
+            f"`python tests/benchmarks/store_objects.py`: {num_people:,} people, {num_variants:,} "
+            f"variants, {NUM_TRAITS} exposures and outcomes, random genotypes.",
+            "",
+            "| objects | limit (one in 64 MiB, and 200) | MiB | written in s | verified in s | "
+            "peak memory, MiB |",
+            "|---|---|---|---|---|---|",
+            f"| {len(sizes)} | {allowed:.0f} | {sum(sizes.values()) / 2**20:,.0f} "
+            f"| {written:.1f} | {verified:.1f} | {peak:,.0f} |",
+            "",
+        ]
+    )
 
 
 def random_dosage(
@@ -112,11 +142,5 @@ def small_arrays(
     }
 
 
-def report(what: str, start: float) -> None:
-    """Time since ``start`` and the most memory this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(f"{what}: {time.perf_counter() - start:.1f} s, peak memory {peak:,.0f} MiB", flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main()
