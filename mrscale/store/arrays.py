@@ -134,7 +134,7 @@ def _create(
             chunks=chunks,
             shards=shards,
             dtype=dtype,
-            compressors=[BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+            compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
             fill_value=fill_value,
             dimension_names=SPECS[name].dims,
             attributes=attributes,

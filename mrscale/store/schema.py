@@ -27,7 +27,8 @@ TARGET_CHUNK_BYTES = 8 * 2**20
 LARGEST_CHUNK_BYTES = 64 * 2**20
 """Of the arrays beside ``call_dosage``."""
 TARGET_CHUNKS = 16
-CHUNKS_PER_SHARD = 8
+TARGET_SHARDS = 8
+MOST_CHUNKS_PER_SHARD = 8
 _TOLERANCE = 0.01
 """How far outside 0 to 2 a dosage may lie for rounding in the file it came from."""
 
@@ -185,11 +186,14 @@ class Layout:
 
     @classmethod
     def choose(cls, num_samples: int, num_variants: int) -> Layout:
-        """Chunks of 2^k rows and at most 8 MiB, sixteen or more of them where people allow."""
+        """Chunks of 2^k rows and at most 8 MiB, sixteen or more of them where people allow; eight
+        to a shard, or fewer so that there are eight shards to write side by side."""
         by_bytes = max(1, TARGET_CHUNK_BYTES // max(1, num_variants))
         by_count = max(256, num_samples // TARGET_CHUNKS)
         chunk = 1 << (min(by_bytes, by_count).bit_length() - 1)
-        return cls(num_samples, num_variants, chunk, chunk * CHUNKS_PER_SHARD)
+        num_chunks = -(-num_samples // chunk)
+        together = min(max(1, num_chunks // TARGET_SHARDS), MOST_CHUNKS_PER_SHARD)
+        return cls(num_samples, num_variants, chunk, chunk << (together.bit_length() - 1))
 
     @property
     def num_chunks(self) -> int:

@@ -120,7 +120,7 @@ def test_dosages_equal_those_of_the_vcf(store, cohort):
     np.testing.assert_array_equal(
         found["call_dosage"][:, plain], expected.loc[found["sample_id"]].to_numpy()
     )
-    assert open_store(store).layout.num_shards == 3
+    assert open_store(store).layout.num_shards == 10
     verify(store)
 
 
