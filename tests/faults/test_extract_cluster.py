@@ -1,0 +1,87 @@
+"""A Spark cluster of two workers on this machine, one executor of which is killed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+ON_CLUSTER = """
+import sys
+import hail as hl
+from mrscale.config import load_study
+from pipelines.extract import extract
+
+study, out, master, log = load_study(sys.argv[1]), *sys.argv[2:]
+hl.init(
+    master=master,
+    log=log,
+    quiet=True,
+    spark_conf={
+        "spark.executor.memory": "1g",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+    },
+)
+extract(study, out)
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A standalone cluster: its address, and the processes of its two workers."""
+    pyspark = pytest.importorskip("pyspark")
+    from pipelines.spark import find_java
+
+    home = Path(pyspark.__file__).parent
+    environment = os.environ | {
+        "JAVA_HOME": str(Path(find_java().path).resolve().parent.parent),
+        "SPARK_HOME": str(home),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_WORKER_DIR": str(tmp_path / "work"),
+    }
+    port, processes = _free_port(), []
+
+    def start(kind, *words):
+        command = [home / "bin" / "spark-class", f"org.apache.spark.deploy.{kind}", *words]
+        with (tmp_path / f"spark-{len(processes)}.log").open("wb") as log:
+            processes.append(psutil.Popen(command, env=environment, stdout=log, stderr=log))
+
+    address = f"spark://127.0.0.1:{port}"
+    start("master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0")
+    for _ in range(2):
+        words = ["--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0"]
+        start("worker.Worker", *words, address)
+    yield address, processes[1:]
+    executors = [child for process in processes for child in process.children()]
+    for process in processes:
+        process.terminate()
+        process.wait()
+    psutil.wait_procs(executors)  # they end without a worker
+
+
+def test_an_executor_killed_while_reading(tmp_path, cluster, extracting, is_undisturbed):
+    address, workers = cluster
+    out, log = tmp_path / "store.zarr", tmp_path / "hail.log"
+    extraction = extracting(out, address, log, script=ON_CLUSTER, PYSPARK_PYTHON=sys.executable)
+    extraction.wait_until(lambda: extraction.blocks)
+    below = [child for worker in workers for child in worker.children()]
+    executors = [child for child in below if child.name() == "java"]
+    assert len(executors) == 2
+    executors[0].kill()
+    assert extraction.finish() == 0, extraction.output
+    assert "ExecutorLostFailure" in log.read_text(), "the executor had nothing to do"
+    is_undisturbed(out)
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -1,0 +1,84 @@
+"""Disks that are full or read-only: one clear sentence, and no store that opens."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from mrscale.errors import InputError, StoreError
+from mrscale.store.reader import open_store
+
+pytestmark = pytest.mark.spark
+
+PAGE = 4096
+"""What a file takes of a disk in memory is whole pages."""
+READ_ONLY = r"cannot be written: (it is read-only|permission is denied); mend that, or"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system of its own; a function that sets its options (size=64k, ro)."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"mounting a file system is not permitted here: {done.stderr.strip()}")
+
+    mount("size=64k")
+    yield folder, lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+# of the finished store's size, which with the staged blocks is not enough
+@pytest.mark.parametrize("share", [0.05, 0.4, 1.1], ids=["reading", "tables", "dosages"])
+def test_a_full_disk(disk, share, biobank, extract_here, undisturbed, is_undisturbed):
+    folder, remount = disk
+    out = folder / "store.zarr"
+    sizes = [file.stat().st_size for file in undisturbed.rglob("*") if file.is_file()]
+    pages = sum(-(-size // PAGE) for size in sizes)
+    remount(f"size={int(share * pages * PAGE)}")
+    full = rf"^{re.escape(str(out))}\S* cannot be written, the disk .* is full; make room and run"
+    with pytest.raises(StoreError, match=full):
+        extract_here(biobank, out)
+    assert share < 1 or list(out.glob("call_dosage/c/*/0"))
+    with pytest.raises(StoreError, match="run the extraction again"):
+        open_store(out)
+    remount("size=64m")
+    extract_here(biobank, out)
+    is_undisturbed(out)
+
+
+def test_a_full_scratch_folder_of_spark(
+    disk, tmp_path, extracting, biobank, extract_here, is_undisturbed
+):
+    folder, _ = disk
+    out = tmp_path / "store.zarr"
+    failed = extracting(out, SPARK_LOCAL_DIRS=folder)
+    assert failed.finish() == 1
+    assert "EngineError: Spark's scratch folder is full" in failed.output
+    assert "SPARK_LOCAL_DIRS" in failed.output.strip().splitlines()[-1]
+    with pytest.raises(StoreError, match="run the extraction again"):
+        open_store(out)
+    extract_here(biobank, out)
+    is_undisturbed(out)
+
+
+def test_a_read_only_disk(disk, biobank, extract_here, extracting):
+    folder, remount = disk
+    with pytest.raises(StoreError, match="is full"):
+        extract_here(biobank, folder / "begun.zarr")
+    remount("ro")
+    before = sorted(folder.rglob("*"))
+    for name in ("new.zarr", "begun.zarr"):
+        with pytest.raises(InputError, match=rf"^{folder / name}\S* {READ_ONLY}"):
+            extract_here(biobank, folder / name)
+    first_in_its_process = extracting(folder / "begun.zarr")
+    assert first_in_its_process.finish() == 1
+    said = first_in_its_process.output.strip().splitlines()[-1]
+    assert re.search(rf"InputError: {folder}/logs {READ_ONLY}", said)
+    assert sorted(folder.rglob("*")) == before
