@@ -132,12 +132,14 @@ def locus(row):
     return hl.Locus(SITES[row][0], SITES[row][1], reference_genome="GRCh38")
 
 
-ROW_FIELDS = {
-    "locus": hl.tlocus("GRCh38"),
-    "alleles": hl.tarray(hl.tstr),
-    "rsid": hl.tstr,
-    "filters": hl.tset(hl.tstr),
-}
+def row_fields():
+    """Made when asked for: a type with a locus starts Hail."""
+    return {
+        "locus": hl.tlocus("GRCh38"),
+        "alleles": hl.tarray(hl.tstr),
+        "rsid": hl.tstr,
+        "filters": hl.tset(hl.tstr),
+    }
 
 
 def site_rows(entries_of):
@@ -167,7 +169,7 @@ def matrix_table(calls_MN2, passed_MN):
     entry = hl.tstruct(
         GT=hl.tcall, AD=hl.tarray(hl.tint32), GQ=hl.tint32, FT=hl.tbool, RGQ=hl.tint32
     )
-    return localized(site_rows(entries), entry, key=["locus", "alleles"], row_fields=ROW_FIELDS)
+    return localized(site_rows(entries), entry, key=["locus", "alleles"], row_fields=row_fields())
 
 
 def variant_dataset(calls_MN2, passed_MN):
@@ -185,12 +187,14 @@ def variant_dataset(calls_MN2, passed_MN):
     entry = hl.tstruct(
         LGT=hl.tcall, LA=hl.tarray(hl.tint32), LAD=hl.tarray(hl.tint32), FT=hl.tbool, RGQ=hl.tint32
     )
-    variants = localized(site_rows(entries), entry, key=["locus", "alleles"], row_fields=ROW_FIELDS)
+    variants = localized(
+        site_rows(entries), entry, key=["locus", "alleles"], row_fields=row_fields()
+    )
     blocks = localized(
         reference_blocks(reference_MN),
         hl.tstruct(LEN=hl.tint32, GQ=hl.tint32),
         key=["locus"],
-        row_fields={"locus": ROW_FIELDS["locus"]},
+        row_fields={"locus": hl.tlocus("GRCh38")},
     )
     return hl.vds.VariantDataset(blocks, variants)
 
