@@ -34,15 +34,19 @@ extract(study, out)
 """
 
 
+def java_home():
+    from pipelines.spark import find_java
+
+    return str(Path(find_java().path).resolve().parent.parent)
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """A standalone cluster: its address, and the processes of its two workers."""
     pyspark = pytest.importorskip("pyspark")
-    from pipelines.spark import find_java
-
     home = Path(pyspark.__file__).parent
     environment = os.environ | {
-        "JAVA_HOME": str(Path(find_java().path).resolve().parent.parent),
+        "JAVA_HOME": java_home(),
         "SPARK_HOME": str(home),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_WORKER_DIR": str(tmp_path / "work"),
@@ -70,7 +74,14 @@ def cluster(tmp_path):
 def test_an_executor_killed_while_reading(tmp_path, cluster, extracting, is_undisturbed):
     address, workers = cluster
     out, log = tmp_path / "store.zarr", tmp_path / "hail.log"
-    extraction = extracting(out, address, log, script=ON_CLUSTER, PYSPARK_PYTHON=sys.executable)
+    extraction = extracting(
+        out,
+        address,
+        log,
+        script=ON_CLUSTER,
+        PYSPARK_PYTHON=sys.executable,
+        JAVA_HOME=java_home(),
+    )
     extraction.wait_until(lambda: extraction.blocks)
     below = [child for worker in workers for child in worker.children()]
     executors = [child for child in below if child.name() == "java"]
