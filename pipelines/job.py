@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mrscale.errors import EngineError, InputError, MrscaleError, StoreError
-from pipelines.spark import import_hail
+from pipelines.spark import import_hail, is_engine_error
 
-_ENGINE_MODULES = ("hail.utils.java", "py4j", "pyspark")
 _OURS = {kind.__name__: kind for kind in (InputError, StoreError, EngineError)}
 _RAISED = re.compile(rf"mrscale\.errors\.({'|'.join(_OURS)}): (.+)")
 _DISK_FULL = "No space left on device"
@@ -74,7 +73,7 @@ def engine_errors(log: Path) -> Iterator[None]:
     except MrscaleError:
         raise
     except Exception as error:
-        if not type(error).__module__.startswith(_ENGINE_MODULES):
+        if not is_engine_error(error):
             raise
         raise _in_one_sentence(error, log) from None
 

@@ -108,6 +108,14 @@ def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Pat
     return Path(environment.hc()._log)
 
 
+def is_engine_error(error: Exception) -> bool:
+    """Whether Hail, Spark or the bridge to Java raised an error.
+
+    Java's errors come as Hail's until Spark's SQL is first used in a process, then as py4j's.
+    """
+    return type(error).__module__.startswith(("hail.utils.java", "py4j", "pyspark"))
+
+
 def import_hail() -> ModuleType:
     """The module ``hail``; raises MissingExtraError with the install command if absent."""
     for package in ("pyspark", "hail"):

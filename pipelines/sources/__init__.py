@@ -17,7 +17,7 @@ from mrscale import config, places
 from mrscale.errors import EngineError, InputError, MrscaleError
 from pipelines.sources import bgen, matrix, plink, vcf, vds
 from pipelines.sources.fields import GenotypeSource
-from pipelines.spark import import_hail
+from pipelines.spark import import_hail, is_engine_error
 
 __all__ = ["GenotypeSource", "find_files", "open_source"]
 
@@ -120,7 +120,9 @@ def _require_readable(files: list[str]) -> None:
     for scheme, file in first_of.items():
         try:
             hl.current_backend().fs.exists(file)
-        except hl.utils.java.FatalError as error:
+        except Exception as error:
+            if not is_engine_error(error):
+                raise
             known = not any(sign in str(error) for sign in ("No FileSystem", "ClassNotFound"))
             cause = "is refused or cannot be reached" if known else "has no connector on this Spark"
             raise EngineError(

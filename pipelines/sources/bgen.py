@@ -18,7 +18,7 @@ from mrscale.store.schema import DOSAGES
 from pipelines.sources import files, positions
 from pipelines.sources.fields import GenotypeSource, normalise, num_partitions
 from pipelines.sources.plink import CONTIG_NAMES
-from pipelines.spark import import_hail
+from pipelines.spark import import_hail, is_engine_error
 
 logger = logging.getLogger(__name__)
 
@@ -185,8 +185,8 @@ def _index(hl: Any, bgen: list[str]) -> dict[str, str]:
         hl.index_bgen(
             bgen, index_file_map=index, reference_genome=None, contig_recoding=CONTIG_NAMES
         )
-    except hl.utils.java.FatalError as error:
-        if "biallelic" not in str(error):
+    except Exception as error:
+        if not (is_engine_error(error) and "biallelic" in str(error)):
             raise
         raise InputError(
             "Hail reads BGEN variants with two alleles only, but a file has one with more; "
