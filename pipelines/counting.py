@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mrscale.stats.hwe import hardy_weinberg_mid_p
 from mrscale.store.schema import DosageCode
-from pipelines.alleles import natural_order, trimmed
+from pipelines.alleles import natural_order, with_trimmed
 from pipelines.pedigree import Trios, mendel_errors
 from pipelines.qc import Sites
 from pipelines.staging import Staged
@@ -34,9 +34,7 @@ def count(staged: Staged, code: DosageCode, trios: Trios | None) -> Sites:
     """
     counts_SE3 = staged.counts()
     hard_calls = staged.blocks.packing.bits == 2
-    table = staged.sites().assign(site=np.arange(len(counts_SE3)))
-    alleles = [trimmed(ref, alt) for ref, alt in zip(table["ref"], table["alt"], strict=True)]
-    table["ref"], table["alt"] = [ref for ref, _ in alleles], [alt for _, alt in alleles]
+    table = with_trimmed(staged.sites()).assign(site=np.arange(len(counts_SE3)))
     offsets = [*staged.blocks.environment_offset, staged.blocks.num_samples]
     if hard_calls:
         called, alt_sum = counts_SE3.sum(axis=2), counts_SE3 @ np.array([0.0, 1.0, 2.0])

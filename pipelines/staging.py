@@ -193,7 +193,7 @@ def stage(mt: Any, staged: Staged, *, partitions: int | None) -> None:
     Parameters
     ----------
     mt : hail.MatrixTable
-        From :func:`pipelines.sources.read`, columns already in store order.
+        From :func:`pipelines.sources.open_source`, columns already in store order.
     staged : Staged
         Where to write, and which blocks.
     partitions : int or None

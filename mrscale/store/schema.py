@@ -123,9 +123,6 @@ one whose inverse multiplies back to 0, 1 and 2 exactly in float32 too."""
 
 CODES = {code.name: code for code in (CALLS, DOSAGES)}
 
-MISSING_DOSAGE = CALLS.missing
-"""Code of a missing hard call."""
-
 
 @dataclass(frozen=True)
 class ArraySpec:

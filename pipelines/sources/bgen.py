@@ -54,13 +54,7 @@ def find(genotypes: config.Genotypes) -> list[str]:
     """BGEN files of the same people that Hail can read, and the .sample file if one is given."""
     found = files.expand(genotypes.bgen)
     headers = [read_header(file) for file in found]
-    other = [file for file, head in zip(found, headers, strict=True) if head != headers[0]]
-    if other:
-        raise InputError(
-            f"all BGEN files must have the same people in the same order, but {len(other)} of "
-            f"{len(found)} differ from {files.name(found[0])}, among them {files.name(other[0])}; "
-            "merge files of different people, or bring them to one order"
-        )
+    files.require_same_people(headers, found, "BGEN")
     sample = files.expand([genotypes.bgen_sample]) if genotypes.bgen_sample else []
     ids = _sample_ids(sample[0], headers[0].num_people) if sample else headers[0].ids
     if ids is None:

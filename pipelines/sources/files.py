@@ -26,6 +26,19 @@ def name(path: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
+def require_same_people(
+    headers: Sequence[object], files: Sequence[str], kind: str, how: str = ""
+) -> None:
+    """Refuse files whose headers differ from the first one's; ``how`` ends the advice."""
+    other = [file for file, head in zip(files, headers, strict=True) if head != headers[0]]
+    if other:
+        raise InputError(
+            f"all {kind} files must have the same people in the same order, but {len(other)} of "
+            f"{len(files)} differ from {name(files[0])}, among them {name(other[0])}; "
+            f"merge files of different people, or bring them to one order{how}"
+        )
+
+
 def require_distinct(ids: Sequence[bytes], file: str) -> None:
     """Refuse sample ids that occur twice; Hail would name them in its log."""
     repeated = sum(times - 1 for times in Counter(ids).values())

@@ -25,13 +25,7 @@ def find(genotypes: config.Genotypes) -> list[str]:
     with ThreadPoolExecutor(_READERS) as pool:
         headers = list(pool.map(_sample_columns, found))
     files.require_distinct(headers[0].split(b"\t"), found[0])
-    other = [file for file, ids in zip(found, headers, strict=True) if ids != headers[0]]
-    if other:
-        raise InputError(
-            f"all VCF files must have the same people in the same order, but {len(other)} of "
-            f"{len(found)} differ from {files.name(found[0])}, among them {files.name(other[0])}; "
-            "merge files of different people, or bring them to one order: bcftools view -S ids.txt"
-        )
+    files.require_same_people(headers, found, "VCF", ": bcftools view -S ids.txt")
     return found
 
 
