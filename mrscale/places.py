@@ -24,6 +24,8 @@ _EXTRAS = _BUCKETS | {"http": "http", "https": "http"}
 _CLIENTS = ("botocore", "aiobotocore", "gcsfs", "google", "aiohttp", "requests")
 """Packages that raise errors of their own for what an object store refuses."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMOVALS = 1000
+"""Attempts to remove a folder that others remove, or add files to, at the same time."""
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -151,10 +153,20 @@ def create_bytes(path: str | Path, data: bytes) -> bool:
 
 
 def remove(path: str | Path) -> None:
-    """Remove a file or a folder with all in it; nothing happens if it is absent."""
+    """Remove a file or a folder with all in it; nothing happens if it is absent.
+
+    Other processes may be removing the same folder, or still be writing to it.
+    """
     fs, inner = _filesystem(path)
-    if fs.exists(inner):
-        fs.rm(inner, recursive=True)
+    for last in [False] * _REMOVALS + [True]:
+        if not fs.exists(inner):
+            return
+        try:
+            fs.rm(inner, recursive=True)
+        except OSError as error:
+            others = isinstance(error, FileNotFoundError) or error.errno == errno.ENOTEMPTY
+            if last or not others:
+                raise
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -81,6 +81,26 @@ def test_of_many_threads_one_makes_a_file_and_nobody_sees_a_part(folder):
         list(pool.map(lambda data: places.write_bytes(file, data), content))
     assert places.read_bytes(file) in content
     assert places.names(folder) == ["claim"]
+
+
+@pytest.mark.parametrize("writers", [0, 1])
+def test_one_folder_is_removed_by_many_at_once(tmp_path, writers):
+    folder = tmp_path / "parts"
+
+    def write() -> None:
+        for i in range(50):
+            places.write_bytes(folder / f"late-{i}", b"")
+
+    for _ in range(5):
+        for i in range(60):
+            places.write_bytes(folder / str(i % 3) / f"{i}", b"")
+        with ThreadPoolExecutor(8) as pool:
+            late = [pool.submit(write) for _ in range(writers)]
+            for removed in [pool.submit(places.remove, folder) for _ in range(6)]:
+                removed.result()
+            wait(late)
+        places.remove(folder)
+        assert not folder.exists()
 
 
 def test_a_file_system_without_links_still_makes_a_file_once(tmp_path, monkeypatch):
