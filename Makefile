@@ -30,10 +30,13 @@ lint: setup  ## check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-calibrate: setup  ## slow: measure bias and coverage over ten simulated biobanks
+calibrate: setup  ## slow: measure bias and coverage of the statistics and of learned instruments
+	$(BIN)/python tests/calibration/coverage.py --write docs/calibration.md
 	$(BIN)/python tests/calibration/learned_bias.py --write docs/calibration.md
 
 bench: setup  ## slow: measure speed, memory and size beside peers and limits
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+	$(BIN)/python tests/benchmarks/statistics_engine.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/extraction.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/store_objects.py --write docs/benchmarks.md
 

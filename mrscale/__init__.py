@@ -15,19 +15,65 @@ if TYPE_CHECKING:
     from mrscale.store.append import append
     from mrscale.store.reader import open_dataset as open
     from mrscale.store.verify import verify
+    from mrscale.workflow.cohort import estimate
     from mrscale.workflow.describing import describe
+    from mrscale.workflow.iv import iv
+    from mrscale.workflow.iv_many import iv_many
+    from mrscale.workflow.logistic_iv import logistic_iv
+    from mrscale.workflow.per_variant import per_variant
+    from mrscale.workflow.split_iv import split_iv
     from mrscale.workflow.study import run
+    from mrscale.workflow.summary_figures import (
+        forest_data,
+        funnel_data,
+        leave_one_out,
+        scatter_data,
+    )
+    from mrscale.workflow.summary_mr import presso, steiger, summary_mr
 
 __version__ = "0.1.0"
-__all__ = ["append", "describe", "open", "run", "simulate", "verify"]
+__all__ = [
+    "append",
+    "describe",
+    "estimate",
+    "forest_data",
+    "funnel_data",
+    "iv",
+    "iv_many",
+    "leave_one_out",
+    "logistic_iv",
+    "open",
+    "per_variant",
+    "presso",
+    "run",
+    "scatter_data",
+    "simulate",
+    "split_iv",
+    "steiger",
+    "summary_mr",
+    "verify",
+]
 
 # Loaded on first use: Spark's Python workers import the store layer and must not pay for torch.
 _HOMES = {
     "append": ("mrscale.store.append", "append"),
     "describe": ("mrscale.workflow.describing", "describe"),
+    "estimate": ("mrscale.workflow.cohort", "estimate"),
+    "forest_data": ("mrscale.workflow.summary_figures", "forest_data"),
+    "funnel_data": ("mrscale.workflow.summary_figures", "funnel_data"),
+    "iv": ("mrscale.workflow.iv", "iv"),
+    "iv_many": ("mrscale.workflow.iv_many", "iv_many"),
+    "leave_one_out": ("mrscale.workflow.summary_figures", "leave_one_out"),
+    "logistic_iv": ("mrscale.workflow.logistic_iv", "logistic_iv"),
     "open": ("mrscale.store.reader", "open_dataset"),
+    "per_variant": ("mrscale.workflow.per_variant", "per_variant"),
+    "presso": ("mrscale.workflow.summary_mr", "presso"),
     "run": ("mrscale.workflow.study", "run"),
+    "scatter_data": ("mrscale.workflow.summary_figures", "scatter_data"),
     "simulate": ("mrscale.simulate", "simulate"),
+    "split_iv": ("mrscale.workflow.split_iv", "split_iv"),
+    "steiger": ("mrscale.workflow.summary_mr", "steiger"),
+    "summary_mr": ("mrscale.workflow.summary_mr", "summary_mr"),
     "verify": ("mrscale.store.verify", "verify"),
 }
 

@@ -12,9 +12,24 @@ from rich.console import Console
 from rich.table import Table
 
 from mrscale import __version__
-from mrscale.cli.base import Json, Quiet, RunPath, Seed, StoreFolder, StudyFile, app, show, study_of
+from mrscale.cli.base import (
+    Json,
+    Quiet,
+    RunPath,
+    Seed,
+    StoreFolder,
+    StudyFile,
+    Words,
+    app,
+    show,
+    study_of,
+)
 from mrscale.config import Study, load_study
+from mrscale.errors import InputError
 from mrscale.progress import bar
+
+_ONE: Any = {"rich_help_panel": "Of one genotype store"}
+"""Options that choose what a study's file says otherwise."""
 
 
 @app.command()
@@ -55,18 +70,77 @@ def encode(
 
 @app.command()
 def estimate(
-    study: StudyFile = None,
+    study_or_store: Annotated[
+        str | None, typer.Argument(help="A study.toml, or a genotype store; flags go before it.")
+    ] = None,
     store: StoreFolder = None,
     run: RunPath = None,
     seed: Seed = None,
+    exposure: Annotated[Words, typer.Option(help="Exposure; again for several.", **_ONE)] = None,
+    outcome: Annotated[str | None, typer.Option(help="Outcome.", **_ONE)] = None,
+    covariate: Annotated[Words, typer.Option(help="Covariate; all if left out.", **_ONE)] = None,
+    by: Annotated[str | None, typer.Option(help="environment: each by itself.", **_ONE)] = None,
+    estimator: Annotated[
+        str | None, typer.Option(help="2sls, ols, liml, fuller, gmm, cue, jive, ujive.", **_ONE)
+    ] = None,
+    errors: Annotated[
+        str | None, typer.Option(help="robust, classical or cluster.", **_ONE)
+    ] = None,
+    first_stage: Annotated[
+        str | None, typer.Option(help="split: that of the other folds.", **_ONE)
+    ] = None,
+    outcome_model: Annotated[
+        str | None, typer.Option(help="2sri or logistic: log odds ratios.", **_ONE)
+    ] = None,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Of cases, where they were sampled.", **_ONE)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Estimate the effect of every exposure on every outcome."""
+    """Estimate a study's effects, or that of one exposure of a genotype store.
+
+    With a study.toml: every exposure on every outcome, by every estimator, with the report. With
+    a store: one regression; --run names a run whose latent instruments to use.
+    """
+    chosen_here = {
+        "exposure": exposure or None,
+        "outcome": outcome,
+        "covariates": covariate or None,
+        "by": by,
+        "estimator": estimator,
+        "errors": errors,
+        "first_stage": first_stage,
+        "outcome_model": outcome_model,
+        "prevalence": prevalence,
+    }
+    given = {name: value for name, value in chosen_here.items() if value is not None}
+    is_study = study_or_store is not None and study_or_store.endswith(".toml")
+    one_store = store if study_or_store is None and given else study_or_store
+    if one_store and not is_study:
+        _estimate_store(one_store, run, given, as_json, quiet)
+        return
+    if given:
+        raise InputError(
+            f"{', '.join(given)} can be chosen for one genotype store; found a study, whose file "
+            "says them; name the store (mrscale estimate run/store.zarr), or leave them out"
+        )
     from mrscale.workflow.estimating import estimate as estimate_effects
 
-    chosen = study_of(study, store=store, run=run, seed=seed)
+    chosen = study_of(
+        Path(study_or_store) if study_or_store else None, store=store, run=run, seed=seed
+    )
     _print_result(chosen, estimate_effects(chosen, quiet=quiet), as_json)
+
+
+def _estimate_store(
+    store: str, run: str | None, given: dict[str, Any], as_json: bool, quiet: bool
+) -> None:
+    from mrscale.workflow.cohort import estimate as estimate_store
+
+    instruments: Any = "latent" if run else "genotype"
+    found = estimate_store(store, instruments=instruments, run=run, quiet=quiet, **given)
+    show(found.to_dict(), found.summary(), as_json)
 
 
 @app.command()

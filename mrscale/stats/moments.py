@@ -5,6 +5,7 @@ Legend: N people, K columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
+_ROUNDING = 1e-13
+"""Spread, relative to the mean, that rounding alone gives a column of one value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,19 +28,26 @@ class Moments:
     count : int
         Number of people N.
     mean : ndarray, shape (K,), float64
-        Column means (zero where N is zero).
+        Column means, weighted if people are (zero where N is zero).
     cross : ndarray, shape (K, K), float64
-        Centred cross-product ``sum_i (x_i - mean)(x_i - mean)'``.
+        Centred cross-product ``sum_i w_i (x_i - mean)(x_i - mean)'``.
+    weight : float
+        Sum of the weights w; N without weights, the default.
 
     Notes
     -----
     ``combine`` is the pairwise update of Chan, Golub and LeVeque (1983): with
-    ``delta = mean_b - mean_a``, ``cross = cross_a + cross_b + delta delta' n_a n_b / n``.
+    ``delta = mean_b - mean_a``, ``cross = cross_a + cross_b + delta delta' w_a w_b / w``.
     """
 
     count: int
     mean: Floats
     cross: Floats
+    weight: float = math.nan
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.weight):
+            object.__setattr__(self, "weight", float(self.count))
 
     @classmethod
     def empty(cls, num_columns: int) -> Moments:
@@ -45,14 +55,22 @@ class Moments:
         return cls(0, np.zeros(num_columns), np.zeros((num_columns, num_columns)))
 
     @classmethod
-    def from_block(cls, block: ArrayLike) -> Moments:
-        """Moments of the rows of an array of shape (N, K), accumulated in float64."""
+    def from_block(cls, block: ArrayLike, weights: Floats | None = None) -> Moments:
+        """Moments of the rows of an array of shape (N, K), accumulated in float64.
+
+        ``weights`` of shape (N,), positive, count each person that many times.
+        """
         rows = np.asarray(block, dtype=np.float64)
         if not len(rows):
             return cls.empty(rows.shape[1])
-        mean = rows.mean(axis=0)
-        centred = rows - mean
-        return cls(len(rows), mean, centred.T @ centred)
+        if weights is None:
+            mean = rows.mean(axis=0)
+            centred = rows - mean
+            return cls(len(rows), mean, centred.T @ centred)
+        weight = float(weights.sum())
+        mean = weights @ rows / weight
+        centred = (rows - mean) * np.sqrt(weights)[:, None]
+        return cls(len(rows), mean, centred.T @ centred, weight)
 
     def combine(self, other: Moments) -> Moments:
         """Moments of the rows of both."""
@@ -60,21 +78,34 @@ class Moments:
             return other
         if other.count == 0:
             return self
-        count = self.count + other.count
+        weight = self.weight + other.weight
         delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        between = np.outer(delta, delta) * (self.count * other.count / count)
-        return Moments(count, mean, self.cross + other.cross + between)
+        mean = self.mean + delta * (other.weight / weight)
+        between = np.outer(delta, delta) * (self.weight * other.weight / weight)
+        cross = self.cross + other.cross + between
+        return Moments(self.count + other.count, mean, cross, weight)
 
     def select(self, columns: NDArray[np.intp] | Sequence[int]) -> Moments:
         """Moments of some of the columns."""
         index = np.asarray(columns, dtype=np.intp)
-        return Moments(self.count, self.mean[index], self.cross[np.ix_(index, index)])
+        cross = self.cross[np.ix_(index, index)]
+        return Moments(self.count, self.mean[index], cross, self.weight)
 
     def transform(self, matrix: Floats, origin: Floats | float = 0.0) -> Moments:
         """Moments of ``(x - origin) @ matrix`` for ``matrix`` of shape (K, J)."""
         mean = (self.mean - origin) @ matrix
-        return Moments(self.count, mean, matrix.T @ self.cross @ matrix)
+        return Moments(self.count, mean, matrix.T @ self.cross @ matrix, self.weight)
+
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Which columns hold one value, up to the rounding of their mean, shape (K,)."""
+        rounding = self.weight * (_ROUNDING * self.mean) ** 2
+        return np.asarray(np.diag(self.cross) <= rounding)
+
+    @property
+    def about_zero(self) -> Floats:
+        """Cross-product that is not centred, shape (K, K)."""
+        return self.cross + self.weight * np.outer(self.mean, self.mean)
 
     @property
     def covariance(self) -> Floats:

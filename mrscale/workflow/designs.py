@@ -80,6 +80,8 @@ class PairData:
         Encoders in it.
     oracle : ndarray, shape (N, L), or None
         True exogenous latents, for simulated data.
+    covariates : tuple of str, optional
+        Names in the store; all of its covariates by default.
     """
 
     store: GenotypeStore
@@ -90,12 +92,29 @@ class PairData:
     latents: str | None
     methods: tuple[Method, ...]
     oracle: Floats | None
+    covariates: tuple[str, ...] | None = None
+
+    @cached_property
+    def covariate_names(self) -> list[str]:
+        """Covariates in use, in the order of their columns."""
+        there = self.store.names("covariates")
+        return there if self.covariates is None else list(self.covariates)
+
+    @cached_property
+    def _covariate_columns(self) -> list[int]:
+        there = self.store.names("covariates")
+        return [there.index(name) for name in self.covariate_names]
+
+    def covariate_rows(self, rows: slice) -> Floats:
+        """Values of the covariates in use, shape (rows, K)."""
+        values = self.store.array("covariate", rows)[:, self._covariate_columns]
+        return values.astype(np.float64)
 
     def complete(self, rows: slice, dosage: NDArray[Any]) -> NDArray[np.bool_]:
         """Which people have exposure, outcome, every covariate and the calls they need."""
         x = self.store.array("exposure", rows)[:, self.exposure]
         y = self.store.array("outcome", rows)[:, self.outcome]
-        w = self.store.array("covariate", rows)
+        w = self.covariate_rows(rows)
         found = np.isfinite(x) & np.isfinite(y) & np.isfinite(w).all(axis=1)
         return np.asarray(found & (dosage >= 0).all(axis=1) if self.drop_missing else found)
 
@@ -115,8 +134,8 @@ class PairData:
         keep = self.complete(rows, dosage)
         environment = self.store.array("environment", rows)[keep]
         dummies = indicators(environment, len(self.fill))
-        covariates = self.store.array("covariate", rows)[keep].astype(np.float64)
-        plain, components = _split_covariates(self.store.names("covariates"))
+        covariates = self.covariate_rows(rows)[keep]
+        plain, components = _split_covariates(self.covariate_names)
         traits = np.column_stack(
             [
                 self.store.array("exposure", rows)[keep, self.exposure],
@@ -154,7 +173,7 @@ class PairData:
 
     def estimators(self) -> list[Estimator]:
         """All estimators that the data allow, in the order of the report."""
-        plain, components = _split_covariates(self.store.names("covariates"))
+        plain, components = _split_covariates(self.covariate_names)
         m, k, c = self.store.num_variants, len(plain), len(components)
         dummies = len(self.fill) - 1
         variants, none = np.arange(m), np.arange(0)

@@ -16,10 +16,12 @@ from mrscale.provenance import Clock, digest, fingerprint, software_versions
 from mrscale.report import load_result, write_report
 from mrscale.results import Estimate, PairResult, StudyResult
 from mrscale.sampling.plan import blocks
-from mrscale.stats.iv import anderson_rubin
+from mrscale.stats.iv import reduced_pair
 from mrscale.stats.pooling import MetaAnalysis, interval, meta_analysis
+from mrscale.stats.weak import anderson_rubin
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.engine import Client, engine
+from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.designs import GENOTYPE, Estimator, PairData, true_latents
 from mrscale.workflow.encoding import encoding_digest, load_encoders
@@ -36,7 +38,6 @@ from mrscale.workflow.fitting import (
 from mrscale.workflow.judgement import LearnedFit, judge
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import (
-    mean_dosage,
     require_more_people_than_instruments,
     training_digest,
     typical_invariant,
@@ -206,7 +207,7 @@ def _meta(fitted: list[Fitted]) -> MetaAnalysis:
 
 def _anderson_rubin(moments: FrameMoments, rival: Estimator) -> tuple[tuple[float, float], ...]:
     selected = select(moments, GENOTYPE).select(rival.columns)
-    return anderson_rubin(selected, len(rival.instruments))
+    return anderson_rubin(reduced_pair(selected, len(rival.instruments))[0]).intervals
 
 
 def _meta_result(within: list[Fitted], num_obs: int, num_environments: int) -> Estimate:

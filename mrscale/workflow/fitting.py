@@ -105,7 +105,11 @@ class Fitted:
 
 
 def frame_moments(
-    client: Client, cuts: Sequence[slice], data: PairData, *, progress: Advance = silent
+    client: Client | None,
+    cuts: Sequence[slice],
+    data: PairData,
+    *,
+    progress: Advance = silent,
 ) -> FrameMoments:
     """First pass: moments of every frame in every environment."""
 
@@ -154,7 +158,7 @@ def select(moments: FrameMoments, frame: Frame, environment: int = EVERYWHERE) -
 
 
 def with_errors(
-    client: Client,
+    client: Client | None,
     cuts: Sequence[slice],
     data: PairData,
     fitted: Sequence[Fitted],
@@ -186,7 +190,7 @@ def _squared_influence(frames: dict[Frame, FrameRows], one: Fitted) -> float:
 
 
 def misfits(
-    client: Client,
+    client: Client | None,
     cuts: Sequence[slice],
     data: PairData,
     seed: int,

@@ -27,6 +27,7 @@ from mrscale.stats.subspace import FrontEnd, count_invariant, fit_front_end, sta
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.engine import Client, engine
 from mrscale.stream.loader import batches
+from mrscale.stream.products import mean_dosage
 from mrscale.stream.reduce import map_blocks, reduce_blocks
 from mrscale.train import checkpoint
 from mrscale.train.encoder import Encoder, Prepared, finish, keep_restart, start_flow
@@ -99,12 +100,6 @@ def _require_folds(study: Study, store: GenotypeStore) -> None:
             f"the people of this store are in {found} folds, the study asks for {study.folds}; "
             f"set folds = {found} in the study file, or extract again into another store"
         )
-
-
-def mean_dosage(store: GenotypeStore) -> Floats:
-    """Mean dosage per environment, shape (E, M); over all where an environment has no call."""
-    frequency = store.array("variant_allele_frequency").astype(np.float64)
-    return 2 * np.where(np.isnan(frequency), np.nanmean(frequency, axis=0), frequency)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,53 @@ def test_cross_products_of_dosages_are_exact(rows):
     assert_allclose(pool(parts).cross, centred.T @ centred, rtol=1e-13, atol=1e-9)
 
 
+def test_weighted_moments_are_those_of_numpy(rows):
+    weights = np.random.default_rng(5).uniform(0.1, 3, len(rows))
+    found = Moments.from_block(rows, weights)
+    assert_allclose(found.mean, np.average(rows, axis=0, weights=weights), rtol=1e-12)
+    expected = np.cov(rows.T, aweights=weights, ddof=0) * weights.sum()
+    assert_allclose(found.cross, expected, rtol=1e-10)
+    assert (found.count, found.weight) == (60, weights.sum())
+
+
+def test_weighted_moments_combine(rows):
+    weights = np.random.default_rng(5).uniform(0.1, 3, len(rows))
+    whole = Moments.from_block(rows, weights)
+    cuts = zip(np.split(rows, [7, 40]), np.split(weights, [7, 40]), strict=True)
+    found = pool([Moments.from_block(*part) for part in cuts])
+    assert_same(found, whole, rtol=1e-10)
+    assert_allclose(found.weight, whole.weight, rtol=1e-14)
+    assert_allclose(found.about_zero, (rows * weights[:, None]).T @ rows, rtol=1e-10)
+    for same in (whole.combine(Moments.empty(5)), Moments.empty(5).combine(whole)):
+        assert same is whole
+
+
+def test_integer_weights_are_repeated_rows(rows):
+    times = np.random.default_rng(6).integers(1, 4, len(rows))
+    found = Moments.from_block(rows, times.astype(float))
+    repeated = Moments.from_block(np.repeat(rows, times, axis=0))
+    assert_allclose(found.mean, repeated.mean, rtol=1e-12)
+    assert_allclose(found.cross, repeated.cross, rtol=1e-10)
+    assert found.weight == repeated.weight == repeated.count
+
+
+def test_weights_stay_with_selected_and_transformed_columns(rows):
+    weights = np.full(len(rows), 2.0)
+    whole = Moments.from_block(rows, weights)
+    assert whole.select([0, 1]).weight == whole.transform(np.eye(5)).weight == 120
+
+
+def test_unweighted_moments_weigh_what_they_count(rows):
+    assert Moments.from_block(rows).weight == 60
+    assert Moments.empty(3).weight == 0
+
+
+def test_columns_of_one_value_are_known(rows):
+    wide = np.column_stack([rows, np.full(60, 0.1), np.full(60, 1e8 + 0.3), np.zeros(60)])
+    parts = [Moments.from_block(part) for part in np.split(wide, [11, 12, 50])]
+    assert np.flatnonzero(pool(parts).constant).tolist() == [5, 6, 7]
+
+
 def test_single_precision_rows_are_accumulated_in_double(rows):
     shifted = (rows - rows.mean(0) + 1e4).astype(np.float32)
     expected = np.cov(shifted.astype(np.float64).T)

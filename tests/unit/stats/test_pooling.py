@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
+from statsmodels.stats.meta_analysis import combine_effects
 
-from mrscale.stats.pooling import interval, meta_analysis, replicate_mean
+from mrscale.stats.pooling import interval, meta_analysis, random_effects, replicate_mean
 
 ESTIMATES = np.array([0.52, 0.31, 0.70, 0.44])
 ERRORS = np.array([0.10, 0.08, 0.21, 0.05])
@@ -76,3 +77,61 @@ def test_the_mean_of_replicates_covers_at_its_level(within, least, most):
         covered += low <= 0 <= high
     # with a known part in the error, t(S - 1) is wider than it need be
     assert least < covered / 2000 < most
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("dersimonian-laird", "dl"), ("paule-mandel", "iterated")]
+)
+@pytest.mark.parametrize("seed", [2, 3, 4, 6])
+def test_random_effects_equal_statsmodels(method, name, seed):
+    rng = np.random.default_rng(seed)
+    errors = rng.uniform(0.05, 0.3, 6)
+    estimates = rng.normal(0.3, 0.3, 6) + rng.normal(0, errors)
+    found = random_effects(estimates, errors, method=method)
+    # it does not truncate at zero: these seeds have a positive variance
+    oracle = combine_effects(estimates, errors**2, method_re=name, atol=1e-14, maxiter=10_000)
+    assert_allclose(found.tau2, oracle.tau2, rtol=1e-8)
+    assert_allclose(found.estimate, oracle.mean_effect_re, rtol=1e-8)
+    assert_allclose(found.std_error, oracle.sd_eff_w_re, rtol=1e-8)
+    half = stats.t.isf(0.025, 4) * math.sqrt(found.tau2 + found.std_error**2)
+    assert_allclose(found.prediction, [found.estimate - half, found.estimate + half], rtol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["dersimonian-laird", "paule-mandel"])
+def test_random_effects_of_homogeneous_estimates_are_fixed_effects(method):
+    found, fixed = (
+        random_effects(np.array([0.4, 0.41, 0.42]), ERRORS[:3], method=method),
+        meta_analysis(np.array([0.4, 0.41, 0.42]), ERRORS[:3]),
+    )
+    assert found.tau2 == 0
+    assert_allclose([found.estimate, found.std_error], [fixed.estimate, fixed.std_error])
+
+
+def test_paule_mandel_solves_its_equation():
+    # statsmodels' iteration falls to zero here
+    rng = np.random.default_rng(0)
+    errors = rng.uniform(0.05, 0.3, 6)
+    estimates = rng.normal(0.3, 0.3, 6) + rng.normal(0, errors)
+    found = random_effects(estimates, errors, method="paule-mandel")
+    assert found.tau2 > 0
+    assert_allclose(meta_analysis(estimates, np.sqrt(errors**2 + found.tau2)).q, 5, rtol=1e-10)
+
+
+def test_random_effects_of_few_estimates():
+    one = random_effects(ESTIMATES[:1], ERRORS[:1])
+    assert (one.estimate, one.tau2) == (ESTIMATES[0], 0)
+    two = random_effects(ESTIMATES[:2], ERRORS[:2])
+    assert two.tau2 > 0
+    assert all(math.isnan(end) for end in two.prediction)
+    assert math.isnan(random_effects(np.array([]), np.array([])).estimate)
+
+
+def test_prediction_intervals_cover_a_new_environment():
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(1000):
+        errors = rng.uniform(0.05, 0.15, 8)
+        estimates = rng.normal(0.5, 0.3, 8) + rng.normal(0, errors)
+        low, high = random_effects(estimates, errors).prediction
+        covered += low <= rng.normal(0.5, 0.3) <= high
+    assert 0.92 < covered / 1000 < 0.97

@@ -1,0 +1,299 @@
+"""The result of one instrumental-variable regression."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mrscale.disclosure import export_count, is_small, show_count
+from mrscale.errors import InputError
+from mrscale.stats.clr import clr
+from mrscale.stats.reduced import Meats, Reduced
+from mrscale.stats.sets import ConfidenceSet
+from mrscale.stats.specification import TestResult
+from mrscale.stats.weak import anderson_rubin
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IVResult:
+    """A fitted instrumental-variable regression: numbers only, no data.
+
+    Attributes
+    ----------
+    params : pandas.Series
+        Estimates by name: exposures first, then covariates, then ``const``.
+    cov : pandas.DataFrame
+        Their covariance.
+    outcome : str
+        Name of the outcome.
+    exposures, instruments : tuple of str
+        Names; ``instruments`` as given, before rank reduction.
+    estimator, errors : str
+        As asked for.
+    small_sample : bool
+        Whether errors are scaled for the number of parameters and p-values are from t(N - K).
+    num_obs, num_instruments : int
+        People, and independent instruments given the covariates.
+    num_clusters : int or None
+        Clusters, if errors are clustered.
+    kappa : float
+        The k of a k-class estimator; NaN otherwise.
+    residual_variance : float
+        ``u'u / N``, or ``u'u / (N - K)`` with ``small_sample``.
+    first_stage : pandas.DataFrame
+        A row per exposure, empty for OLS; its columns are the fields of
+        :class:`mrscale.stats.first_stage.FirstStage`. What concerns all exposures together
+        stands in every row.
+    first_stage_reasons : dict of str to str
+        Why a column of ``first_stage`` is NaN.
+    overidentification, endogeneity : TestResult
+    condition_number : float
+        Of the standardised instruments and covariates. Relative errors of the estimates are about
+        machine precision times its square.
+    notes : tuple of str
+        What a reader needs to know: columns dropped, digits lost, conventions.
+    """
+
+    params: pd.Series
+    cov: pd.DataFrame
+    outcome: str
+    exposures: tuple[str, ...]
+    instruments: tuple[str, ...]
+    estimator: str
+    errors: str
+    small_sample: bool
+    num_obs: int
+    num_instruments: int
+    num_clusters: int | None
+    kappa: float
+    residual_variance: float
+    first_stage: pd.DataFrame
+    first_stage_reasons: dict[str, str]
+    overidentification: TestResult
+    endogeneity: TestResult
+    condition_number: float
+    notes: tuple[str, ...] = ()
+    _reduced: Reduced | None = field(default=None, repr=False)
+    _meats: Meats | None = field(default=None, repr=False)
+
+    @property
+    def std_errors(self) -> pd.Series:
+        """Standard errors by name."""
+        return pd.Series(np.sqrt(np.diag(self.cov)), self.params.index, name="std_error")
+
+    @property
+    def tstats(self) -> pd.Series:
+        """Estimates over standard errors."""
+        return (self.params / self.std_errors).rename("tstat")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided, normal or (``small_sample``) t with N - K degrees of freedom."""
+        values = 2 * self._reference.sf(np.abs(self.tstats.to_numpy()))
+        return pd.Series(values, self.params.index, name="pvalue")
+
+    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
+        """Wald intervals, columns ``lower`` and ``upper``.
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1.
+        """
+        _require_level(level)
+        half = float(self._reference.isf((1 - level) / 2)) * self.std_errors
+        return pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
+
+    def anderson_rubin(self, level: float = 0.95, exposure: str | None = None) -> ConfidenceSet:
+        """Anderson-Rubin set of an exposure's effect: right however weak the instruments are.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+        exposure : str, optional
+            Name of the exposure; the first if left out.
+
+        Returns
+        -------
+        ConfidenceSet
+            With robust or clustered errors the test is robust in the same way; see
+            :func:`mrscale.stats.weak.anderson_rubin`.
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1, or there is no such exposure.
+        """
+        _require_level(level)
+        index = self._exposure_index(exposure)
+        if self._reduced is None:
+            return ConfidenceSet.not_applicable("anderson-rubin", level, _NO_INSTRUMENTS)
+        return anderson_rubin(self._reduced, level, meats=self._meats, exposure=index)
+
+    def clr(self, level: float = 0.95, exposure: str | None = None) -> ConfidenceSet:
+        """Moreira's conditional likelihood ratio set: as valid, shorter with many instruments.
+
+        Parameters, result and errors are those of :meth:`anderson_rubin`.
+        """
+        _require_level(level)
+        index = self._exposure_index(exposure)
+        if self._reduced is None:
+            return ConfidenceSet.not_applicable("clr", level, _NO_INSTRUMENTS)
+        return clr(self._reduced, level, meats=self._meats, exposure=index)
+
+    def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
+        """A row per parameter: estimate, standard error, statistic, p-value and interval."""
+        bounds = self.conf_int(level)
+        return pd.DataFrame(
+            {
+                "estimate": self.params,
+                "std_error": self.std_errors,
+                "tstat": self.tstats,
+                "pvalue": self.pvalues,
+                "ci_lower": bounds["lower"],
+                "ci_upper": bounds["upper"],
+            }
+        )
+
+    def to_dict(self, level: float = 0.95) -> dict[str, Any]:
+        """For machines: plain numbers, text and lists, as JSON takes them.
+
+        A number that does not exist or is infinite is None, with the reason beside it where
+        there is one; an end of a confidence set that is None is infinite. A count of 1 to 20
+        people is ``"<=20"``, and degrees of freedom that would tell it are None.
+        """
+        sets = {"anderson_rubin": self.anderson_rubin, "clr": self.clr}
+        return {
+            "outcome": self.outcome,
+            "exposures": list(self.exposures),
+            "instruments": list(self.instruments),
+            "estimator": self.estimator,
+            "errors": self.errors,
+            "small_sample": self.small_sample,
+            "num_obs": export_count(self.num_obs),
+            "num_instruments": self.num_instruments,
+            "num_clusters": self._shown_clusters,
+            "kappa": _plain(self.kappa),
+            "residual_variance": _plain(self.residual_variance),
+            "condition_number": _plain(self.condition_number),
+            "level": level,
+            "estimates": _rows(self.to_dataframe(level), "parameter"),
+            "first_stage": _rows(self.first_stage, "exposure"),
+            "first_stage_reasons": dict(self.first_stage_reasons),
+            "overidentification": self._test_dict(self.overidentification),
+            "endogeneity": self._test_dict(self.endogeneity),
+            **{
+                name: {exposure: _set_dict(of(level, exposure)) for exposure in self.exposures}
+                for name, of in sets.items()
+            },
+            "notes": list(self.notes),
+        }
+
+    def summary(self) -> str:
+        """A short text: the estimates, the first stage, the tests and the notes."""
+        head = (
+            f"{self.estimator.upper()} of {self.outcome}, {self.errors} errors: "
+            f"{show_count(self.num_obs)} people, {self.num_instruments} instruments"
+        )
+        if self.num_clusters is not None:
+            show = show_count if is_small(self.num_obs) else "{:,}".format
+            head += f", {show(self.num_clusters)} clusters"
+        parts = [head, _text(self.to_dataframe())]
+        if len(self.first_stage):
+            parts += ["First stage", _text(self.first_stage)]
+        parts += self._test_texts
+        return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
+
+    __repr__ = summary
+
+    def _repr_html_(self) -> str:
+        first = self.first_stage.to_html(float_format=_number) if len(self.first_stage) else ""
+        lines = "".join(f"<p>{escape(line)}</p>" for line in (*self._test_texts, *self.notes))
+        return self.to_dataframe().to_html(float_format=_number) + first + lines
+
+    @property
+    def _reference(self) -> Any:
+        return stats.t(self.num_obs - len(self.params)) if self.small_sample else stats.norm
+
+    @property
+    def _tests(self) -> tuple[TestResult, TestResult]:
+        return self.overidentification, self.endogeneity
+
+    @property
+    def _test_texts(self) -> list[str]:
+        """Without the degrees of freedom that would tell a small number of people."""
+        if not is_small(self.num_obs):
+            return [str(test) for test in self._tests]
+        return [
+            str(test) if test.reason else f"{test.name}: p = {test.pvalue:.3g}"
+            for test in self._tests
+        ]
+
+    @property
+    def _shown_clusters(self) -> int | str | None:
+        """A number of clusters is no number of people, but there are no fewer people."""
+        if self.num_clusters is None or not is_small(self.num_obs):
+            return self.num_clusters
+        return export_count(self.num_clusters)
+
+    def _test_dict(self, test: TestResult) -> dict[str, Any]:
+        dof: list[int | None] = [*test.dof] if isinstance(test.dof, tuple) else [test.dof]
+        if len(dof) == 2 and is_small(self.num_obs):
+            dof[1] = None
+        return {
+            "name": test.name,
+            "statistic": _plain(test.statistic),
+            "dof": dof,
+            "pvalue": _plain(test.pvalue),
+            "reason": test.reason,
+        }
+
+    def _exposure_index(self, name: str | None) -> int:
+        if name is not None and name not in self.exposures:
+            raise InputError(
+                f"there is no exposure {name!r} in this fit; choose one of "
+                f"{', '.join(self.exposures)}"
+            )
+        return 0 if name is None else self.exposures.index(name)
+
+
+_NO_INSTRUMENTS = "OLS uses no instruments"
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.5g}"
+
+
+def _plain(value: Any) -> Any:
+    """None for what is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _rows(table: pd.DataFrame, key: str) -> list[dict[str, Any]]:
+    return [
+        {key: name, **{column: _plain(value) for column, value in row.items()}}
+        for name, row in zip(table.index, table.to_dict("records"), strict=True)
+    ]
+
+
+def _set_dict(found: ConfidenceSet) -> dict[str, Any]:
+    ends = [[_plain(low), _plain(high)] for low, high in found.intervals]
+    return {"intervals": ends, "reason": found.reason}
+
+
+def _require_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise InputError(
+            f"level is the coverage of an interval, between 0 and 1; found {level}; "
+            "give 0.95 for a 95 % interval"
+        )
+
+
+def _text(table: pd.DataFrame) -> str:
+    return str(table.to_string(float_format=_number))

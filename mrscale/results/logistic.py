@@ -1,0 +1,201 @@
+"""The result of one instrumental-variable logistic regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mrscale.disclosure import export_count, is_small, show_count
+from mrscale.results.iv import _number, _plain, _require_level, _rows, _text
+from mrscale.stats.specification import TestResult
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LogisticIVResult:
+    """Log odds ratios per unit of each exposure: numbers only, no data.
+
+    Attributes
+    ----------
+    params : pandas.Series
+        Log odds ratios by name of the exposure; with ``method="2sri"`` then the coefficients of
+        their first-stage residuals, ``residual <exposure>``, zero without confounding.
+    cov : pandas.DataFrame
+        Their covariance, which accounts for the first stage.
+    outcome : str
+        Name of the outcome.
+    exposures, instruments : tuple of str
+        Names; ``instruments`` as given, before rank reduction.
+    method : {"2sri", "logistic"}
+        Two-stage residual inclusion, or predictor substitution.
+    errors : {"robust", "cluster"}
+    num_obs, num_cases, num_instruments : int
+        People, those with the outcome, and independent instruments given the covariates.
+    num_clusters : int or None
+        Clusters, if errors are clustered.
+    prevalence : float or None
+        Of cases in the population, if people were weighted to it.
+    first_stage : pandas.DataFrame
+        A row per exposure; see :func:`mrscale.iv`.
+    first_stage_reasons : dict of str to str
+        Why a column of ``first_stage`` is NaN.
+    exogeneity : TestResult
+        Whether a logistic regression without instruments would have done (2SRI only).
+    condition_number : float
+        Of the standardised instruments and covariates.
+    notes : tuple of str
+        What a reader needs to know: what the estimate is, how cases came in, columns dropped.
+    """
+
+    params: pd.Series
+    cov: pd.DataFrame
+    outcome: str
+    exposures: tuple[str, ...]
+    instruments: tuple[str, ...]
+    method: str
+    errors: str
+    num_obs: int
+    num_cases: int
+    num_instruments: int
+    num_clusters: int | None
+    prevalence: float | None
+    first_stage: pd.DataFrame
+    first_stage_reasons: dict[str, str]
+    exogeneity: TestResult
+    condition_number: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def std_errors(self) -> pd.Series:
+        """Standard errors by name."""
+        return pd.Series(np.sqrt(np.diag(self.cov)), self.params.index, name="std_error")
+
+    @property
+    def tstats(self) -> pd.Series:
+        """Estimates over standard errors."""
+        return (self.params / self.std_errors).rename("tstat")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided, normal."""
+        values = 2 * stats.norm.sf(np.abs(self.tstats.to_numpy()))
+        return pd.Series(values, self.params.index, name="pvalue")
+
+    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
+        """Wald intervals, columns ``lower`` and ``upper``.
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1.
+        """
+        _require_level(level)
+        half = float(stats.norm.isf((1 - level) / 2)) * self.std_errors
+        return pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
+
+    def odds_ratios(self, level: float = 0.95) -> pd.DataFrame:
+        """Odds ratio per unit of each exposure: ``odds_ratio``, ``ci_lower`` and ``ci_upper``."""
+        log = pd.concat([self.params, self.conf_int(level)], axis=1).loc[list(self.exposures)]
+        with np.errstate(over="ignore"):  # an exposure in tiny units: infinity is the answer
+            found = np.exp(log)
+        return found.set_axis(["odds_ratio", "ci_lower", "ci_upper"], axis=1)
+
+    def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
+        """A row per parameter: estimate, standard error, statistic, p-value and interval."""
+        bounds = self.conf_int(level)
+        return pd.DataFrame(
+            {
+                "estimate": self.params,
+                "std_error": self.std_errors,
+                "tstat": self.tstats,
+                "pvalue": self.pvalues,
+                "ci_lower": bounds["lower"],
+                "ci_upper": bounds["upper"],
+            }
+        )
+
+    def to_dict(self, level: float = 0.95) -> dict[str, Any]:
+        """For machines: plain numbers, text and lists, as JSON takes them.
+
+        A number that does not exist or is infinite is None. A count of 1 to 20 people is
+        ``"<=20"``, and the number of cases is None where it would tell that of a few controls.
+        """
+        test = self.exogeneity
+        return {
+            "outcome": self.outcome,
+            "exposures": list(self.exposures),
+            "instruments": list(self.instruments),
+            "method": self.method,
+            "errors": self.errors,
+            "num_obs": export_count(self.num_obs),
+            "num_cases": None if is_small(self._num_controls) else export_count(self.num_cases),
+            "num_instruments": self.num_instruments,
+            "num_clusters": self._shown_clusters,
+            "prevalence": self.prevalence,
+            "condition_number": _plain(self.condition_number),
+            "level": level,
+            "estimates": _rows(self.to_dataframe(level), "parameter"),
+            "odds_ratios": _rows(self.odds_ratios(level), "exposure"),
+            "first_stage": _rows(self.first_stage, "exposure"),
+            "first_stage_reasons": dict(self.first_stage_reasons),
+            "exogeneity": {
+                "name": test.name,
+                "statistic": _plain(test.statistic),
+                "dof": [test.dof],
+                "pvalue": _plain(test.pvalue),
+                "reason": test.reason,
+            },
+            "notes": list(self.notes),
+        }
+
+    def summary(self) -> str:
+        """A short text: the estimates, the first stage, the test and the notes."""
+        parts = [self._head, _text(self.to_dataframe())]
+        parts += ["Odds ratios", _text(self.odds_ratios())]
+        parts += ["First stage", _text(self.first_stage), str(self.exogeneity)]
+        return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
+
+    __repr__ = summary
+
+    def _repr_html_(self) -> str:
+        tables = [self.to_dataframe(), self.odds_ratios(), self.first_stage]
+        lines = [str(self.exogeneity), *self.notes]
+        return "".join(
+            [
+                f"<p>{escape(self._head)}</p>",
+                *(table.to_html(float_format=_number) for table in tables),
+                *(f"<p>{escape(line)}</p>" for line in lines),
+            ]
+        )
+
+    @property
+    def _num_controls(self) -> int:
+        return self.num_obs - self.num_cases
+
+    @property
+    def _shown_clusters(self) -> int | str | None:
+        """A number of clusters is no number of people, but there are no fewer people."""
+        if self.num_clusters is None or not is_small(self.num_obs):
+            return self.num_clusters
+        return export_count(self.num_clusters)
+
+    @property
+    def _head(self) -> str:
+        """One line; of cases and controls the rarer, from which the other follows."""
+        rarer, kind = min((self.num_cases, "cases"), (self._num_controls, "controls"))
+        head = (
+            f"Log odds ratios of {self.outcome}, {_METHODS[self.method]}, {self.errors} errors: "
+            f"{show_count(self.num_obs)} people, {show_count(rarer)} {kind}, "
+            f"{self.num_instruments} instruments"
+        )
+        return head if self.num_clusters is None else f"{head}, {self._shown_clusters} clusters"
+
+
+_METHODS = {
+    "2sri": "two-stage residual inclusion",
+    "logistic": "two-stage predictor substitution",
+}

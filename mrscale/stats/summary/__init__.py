@@ -1,0 +1,1 @@
+"""Mendelian randomization from summary data: per-variant associations in, causal estimates out."""

@@ -1,0 +1,227 @@
+"""Columns that users hand over: their names, their values, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from mrscale.disclosure import show_count
+from mrscale.errors import InputError
+from mrscale.stream.arrays import is_dask
+
+
+@dataclass(frozen=True, eq=False)
+class NamedColumns:
+    """A named table of numbers.
+
+    Attributes
+    ----------
+    kind : str
+        What the columns are for, as messages say it: ``"exposure"``.
+    names : list of str
+    values : ndarray or dask.array.Array, shape (N, columns)
+    index : pandas.Index or None
+        Row labels, if the user gave any; never shown.
+    """
+
+    kind: str
+    names: list[str]
+    values: Any
+    index: pd.Index | None = None
+
+    def __len__(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.names)
+
+
+def named_columns(value: Any, kind: str) -> NamedColumns:
+    """Take numpy, dask, xarray or pandas columns, or a list of numbers.
+
+    Parameters
+    ----------
+    value : array-like, shape (N,) or (N, columns)
+    kind : str
+        For messages, and for names where ``value`` has none.
+
+    Raises
+    ------
+    InputError
+        If it is not a table of numbers.
+    """
+    values, names, index = _unpacked(value)
+    values = _numbers(values, kind)
+    if values.ndim == 1:
+        values = values[:, None]
+    if values.ndim != 2 or np.isnan(values.shape).any():
+        raise InputError(
+            f"{kind} must be one column or a table of them, of known length; found an array of "
+            f"shape {_shown_shape(values.shape)}; reshape it (or compute_chunk_sizes(), for dask)"
+        )
+    width = values.shape[1]
+    default = [kind] if width == 1 else [f"{kind}_{i}" for i in range(width)]
+    found = default if names is None else [str(name) for name in names]
+    return NamedColumns(kind, found, values, index)
+
+
+def named_vector(value: Any, kind: str) -> NamedColumns:
+    """Take one column in memory that may be text, such as labels of clusters.
+
+    Raises
+    ------
+    InputError
+        If it is not one column.
+    """
+    values, _, index = _unpacked(value)
+    values = np.asarray(values.compute() if is_dask(values) else values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise InputError(
+            f"{kind} must be one column; found an array of shape {_shown_shape(values.shape)}"
+        )
+    return NamedColumns(kind, [kind], values, index)
+
+
+def require_same_rows(parts: Sequence[NamedColumns]) -> None:
+    """Refuse tables of different lengths, or whose row labels differ.
+
+    Raises
+    ------
+    InputError
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        if len(part) != len(first):
+            raise InputError(
+                f"{first.kind} and {part.kind} must have one row per person each; found "
+                f"{show_count(len(first))} and {show_count(len(part))} rows"
+            )
+    labelled = [part for part in parts if part.index is not None]
+    for part in labelled[1:]:
+        if not part.index.equals(labelled[0].index):  # type: ignore[union-attr]
+            raise InputError(
+                f"{labelled[0].kind} and {part.kind} must have the same people in the same order, "
+                "but their row labels (the pandas index) differ; align them first, for example "
+                "with .loc or .reindex, or pass .to_numpy() to go by position"
+            )
+
+
+def require_unique_names(names: Sequence[str]) -> None:
+    """Refuse names that stand for two columns."""
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise InputError(
+            f"every column needs a name of its own; found {', '.join(twice[:5])} more than once; "
+            "rename the columns, or leave out those that are given twice"
+        )
+
+
+def require_finite(part: NamedColumns, sums: NDArray[np.float64], remedy: str) -> None:
+    """Refuse columns whose sums are not finite: they hold missing or infinite values."""
+    bad = np.flatnonzero(~np.isfinite(sums))
+    if len(bad):
+        names = ", ".join(part.names[i] for i in bad[:5])
+        raise InputError(
+            f"{part.kind} must hold finite numbers for everybody; found missing or infinite "
+            f"values in {len(bad)} of {part.width} columns ({names}); {remedy}"
+        )
+
+
+def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse an option that is none of the known ones, with the nearest that is."""
+    if value not in choices:
+        near = get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{name} must be one of {', '.join(choices)}; found {value!r}{hint}")
+
+
+def _unpacked(value: Any) -> tuple[Any, Sequence[Any] | None, pd.Index | None]:
+    """An array, the names of its columns and the labels of its rows, where there are any.
+
+    Labels 0, 1, 2, ... that pandas made up itself are none, as in linearmodels.
+    """
+    if isinstance(value, pd.Series):
+        names = None if value.name is None else [value.name]
+        return _pandas_values(value.to_frame())[:, 0], names, _labels(value.index)
+    if isinstance(value, pd.DataFrame):
+        return _pandas_values(value), _labels(value.columns), _labels(value.index)
+    if isinstance(value, xr.DataArray):
+        index = value.indexes.get(value.dims[0]) if value.ndim else None
+        return value.data, _xarray_names(value), index
+    return value, None, None
+
+
+def _labels(index: pd.Index) -> pd.Index | None:
+    made_up = isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
+    return None if made_up or not len(index) else index
+
+
+def _pandas_values(table: pd.DataFrame) -> NDArray[Any]:
+    """One type for all columns; missing values of pandas' own number types as NaN."""
+    own = any(pd.api.types.is_extension_array_dtype(dtype) for dtype in table.dtypes)
+    numbers = all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes)
+    if numbers and (own or table.dtypes.nunique() > 1):
+        columns = (one.astype("Float64") for _, one in table.items())
+        return np.column_stack([one.to_numpy(np.float64, na_value=np.nan) for one in columns])
+    return table.to_numpy()
+
+
+def _xarray_names(value: xr.DataArray) -> list[Any] | None:
+    if value.ndim == 1:
+        return [value.name] if value.name is not None else None
+    along = str(value.dims[-1])
+    return list(value.coords[along].values) if along in value.coords else None
+
+
+def _numbers(value: Any, kind: str) -> Any:
+    """An array of numbers, dask's as it is."""
+    if not is_dask(value):
+        value = _filled(value, kind)
+    if value.dtype.kind == "O" and not is_dask(value):
+        value = _from_objects(value, kind)
+    if value.dtype.kind not in "biuf":
+        raise _no_numbers(kind)
+    return value.astype(np.float64) if value.dtype.kind == "b" else value
+
+
+def _filled(value: Any, kind: str) -> NDArray[Any]:
+    """What is masked in a masked array becomes NaN."""
+    if isinstance(value, np.ma.MaskedArray) and value.dtype.kind in "biuf":
+        return np.ma.filled(value.astype(np.float64), np.nan)
+    try:
+        return np.asarray(value)
+    except ValueError:  # rows of different lengths
+        raise _no_numbers(kind) from None
+
+
+def _from_objects(value: NDArray[Any], kind: str) -> NDArray[np.float64]:
+    if any(isinstance(one, str) for one in value.ravel()):
+        raise _no_numbers(kind)
+    try:
+        return value.astype(np.float64)
+    except (TypeError, ValueError):
+        raise _no_numbers(kind) from None
+
+
+def _no_numbers(kind: str) -> InputError:
+    return InputError(
+        f"{kind} must be numbers; found text, dates or mixed values; make categories into "
+        "indicator columns (pandas.get_dummies) and text into numbers first"
+    )
+
+
+def _shown_shape(shape: Sequence[int]) -> str:
+    """The number of people is the first number, and shown as such."""
+    first = [show_count(int(n)) if not np.isnan(n) else "unknown" for n in shape[:1]]
+    return "(" + ", ".join([*first, *(str(n) for n in shape[1:])]) + ")"

@@ -1,0 +1,229 @@
+"""``mrscale.iv_many``: 2SLS of every exposure on every outcome, in two passes for all of them.
+
+Legend: N people, M instruments, K covariates, P exposures, Q outcomes, S patterns of missingness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from mrscale.errors import InputError
+from mrscale.stats.batch import EXACT, NOTES, ONE_CLUSTER, BatchFit, fit_pairs
+from mrscale.stats.crosses import Index
+from mrscale.stats.moments import Floats
+from mrscale.stats.pair_scores import PairScores
+from mrscale.stats.patterns import Labels
+from mrscale.workflow.columns import require_choice
+from mrscale.workflow.pairs import PairRows
+
+Errors = Literal["classical", "robust", "cluster"]
+MEMORY_LIMIT = 512 * 2**20
+
+
+def iv_many(
+    outcomes: Any,
+    exposures: Any,
+    instruments: Any,
+    *,
+    instruments_of: Mapping[str, Sequence[str | int]] | None = None,
+    covariates: Any = None,
+    errors: Errors = "robust",
+    clusters: Any = None,
+    small_sample: bool = False,
+    level: float = 0.95,
+    memory_limit: int = MEMORY_LIMIT,
+) -> pd.DataFrame:
+    """Estimate the effect of each of P exposures on each of Q outcomes by 2SLS.
+
+    Parameters
+    ----------
+    outcomes, exposures : array-like, shapes (N, Q) and (N, P)
+        numpy, dask, xarray or pandas. NaN is missing: a pair uses everybody who has both traits.
+    instruments : array-like, shape (N, M)
+        Of all exposures; complete.
+    instruments_of : mapping, optional
+        Names or column numbers of each exposure's own instruments, by the exposure's name. The
+        others are then not used for it in any way.
+    covariates : array-like, shape (N, K), optional
+        Partialled out of everything, with an intercept; complete.
+    errors : str, default "robust"
+        ``"classical"``, ``"robust"`` (HC0) or ``"cluster"``.
+    clusters : array-like, shape (N,), optional
+        Cluster of each person, for ``errors="cluster"``.
+    small_sample : bool, default False
+        As for :func:`mrscale.iv`: errors scaled by N / (N - K), for clusters also by
+        G / (G - 1) (N - 1) / N, and p-values from t(N - K).
+    level : float, default 0.95
+        Of the confidence intervals.
+    memory_limit : int, default 512 MiB
+        Bytes that a thread may use for the working arrays of one block of rows.
+
+    Returns
+    -------
+    DataFrame
+        A row per pair, exposures first: ``exposure``, ``outcome``, ``estimate``, ``std_error``,
+        ``statistic``, ``pvalue``, ``ci_lower``, ``ci_upper``, ``num_obs``, ``num_instruments``
+        (independent ones given the covariates), ``first_stage_f`` (classical) and ``note``: why
+        there is no estimate or no error, or empty.
+
+    Raises
+    ------
+    InputError
+        If lengths differ, instruments or covariates have missing values, a name is unknown, or
+        the pairs do not fit into ``memory_limit``.
+
+    Notes
+    -----
+    Every row equals :func:`mrscale.iv` on the people who have both traits. One pass over the rows
+    for the estimates and classical errors, a second one for robust or clustered errors, for all
+    pairs together. Pairs that use the same people share the work and the memory: the cost is per
+    distinct pattern of missingness, about one more product of [Z | W] with the pattern's traits
+    in each pass, and ``(M + K)^2`` numbers.
+
+    Clusters may lie anywhere; with dask arrays, those that lie in several blocks of rows cost
+    P x Q numbers each, so sort people by cluster.
+
+    Examples
+    --------
+    >>> import numpy as np, mrscale as mr
+    >>> rng = np.random.default_rng(0)
+    >>> z = rng.binomial(2, 0.3, (5000, 3))
+    >>> x = z @ rng.uniform(0.2, 0.5, (3, 2)) + rng.normal(size=(5000, 2))
+    >>> table = mr.iv_many(x @ [[1.0], [0.0]] + rng.normal(size=(5000, 1)), x, z)
+    >>> table[["exposure", "outcome", "num_obs", "num_instruments"]]
+         exposure  outcome  num_obs  num_instruments
+    0  exposure_0  outcome     5000                3
+    1  exposure_1  outcome     5000                3
+    """
+    _require_choices(errors, clusters, level)
+    rows = PairRows.of(exposures, outcomes, instruments, covariates, memory_limit)
+    if errors == "cluster":
+        rows = rows.with_clusters(clusters)
+    sets = _instrument_sets(rows, instruments_of)
+    moments = rows.moments(classical=errors == "classical")[0]
+    fits = [fit_pairs(one, rows.instruments.width, sets) for one in moments.crosses]
+    if errors == "classical":
+        found = [_classical(fit, small_sample) for fit in fits]
+    else:
+        scores = rows.scores(moments.labels, fits)
+        clustered = errors == "cluster"
+        pairs = zip(fits, scores, strict=True)
+        found = [_robust(fit, one, small_sample, clustered) for fit, one in pairs]
+    return _table(rows, moments.labels, fits, found, small_sample, level)
+
+
+Variance = tuple[Floats, NDArray[np.int8]]
+"""Variances of the estimates of one pattern, and its notes; shapes (P, Q)."""
+
+
+def _classical(fit: BatchFit, small_sample: bool) -> Variance:
+    assert fit.residual_ss is not None
+    divisor = fit.count - (fit.num_parameters if small_sample else 0)
+    variance = fit.residual_ss / divisor / fit.explained[:, None]
+    return variance, _noted(fit, variance)
+
+
+def _robust(fit: BatchFit, scores: PairScores, small_sample: bool, clustered: bool) -> Variance:
+    n, groups = fit.count, scores.num_groups
+    variance = scores.meat(fit.estimate) / fit.explained[:, None] ** 2
+    if clustered and groups < 2:
+        note = np.where(fit.note == 0, np.int8(ONE_CLUSTER), fit.note)
+        return np.full_like(variance, np.nan), note
+    if small_sample:
+        variance = variance * n / (n - fit.num_parameters)
+        variance *= groups / (groups - 1) * (n - 1) / n if clustered else 1
+    return variance, _noted(fit, variance)
+
+
+def _noted(fit: BatchFit, variance: Floats) -> NDArray[np.int8]:
+    return np.where((fit.note == 0) & ~np.isfinite(variance), np.int8(EXACT), fit.note)
+
+
+def _table(
+    rows: PairRows,
+    labels: Labels,
+    fits: Sequence[BatchFit],
+    variances: Sequence[Variance],
+    small_sample: bool,
+    level: float,
+) -> pd.DataFrame:
+    shape = labels.shape
+    columns = {name: np.full(shape, np.nan) for name in ("estimate", "std_error", "first_stage_f")}
+    counts = {n: np.zeros(shape, np.int64) for n in ("num_obs", "num_instruments", "dof", "note")}
+    for s, (fit, (variance, note)) in enumerate(zip(fits, variances, strict=True)):
+        p, q = fit.crosses.exposures, fit.crosses.outcomes
+        i, j = np.nonzero(labels[np.ix_(p, q)] == s)
+        here = (p[i], q[j])
+        columns["estimate"][here] = fit.estimate[i, j]
+        columns["std_error"][here] = np.sqrt(variance[i, j])
+        columns["first_stage_f"][here] = fit.first_stage_f[i]
+        counts["num_obs"][here] = fit.count
+        counts["num_instruments"][here] = fit.num_instruments[i]
+        counts["dof"][here] = fit.count - fit.num_parameters
+        counts["note"][here] = note[i, j]
+    one = {name: values.ravel() for name, values in (columns | counts).items()}
+    reference = stats.t(np.maximum(one["dof"], 1)) if small_sample else stats.norm
+    statistic = one["estimate"] / one["std_error"]
+    half = reference.isf((1 - level) / 2) * one["std_error"]
+    return pd.DataFrame(
+        {
+            "exposure": np.repeat(rows.exposures.names, shape[1]),
+            "outcome": np.tile(rows.outcomes.names, shape[0]),
+            "estimate": one["estimate"],
+            "std_error": one["std_error"],
+            "statistic": statistic,
+            "pvalue": 2 * reference.sf(np.abs(statistic)),
+            "ci_lower": one["estimate"] - half,
+            "ci_upper": one["estimate"] + half,
+            "num_obs": one["num_obs"],
+            "num_instruments": one["num_instruments"],
+            "first_stage_f": one["first_stage_f"],
+            "note": np.array(NOTES, dtype=object)[one["note"]],
+        }
+    )
+
+
+def _instrument_sets(
+    rows: PairRows, instruments_of: Mapping[str, Sequence[str | int]] | None
+) -> list[Index]:
+    """Column numbers of each exposure's instruments."""
+    names, exposures = rows.instruments.names, rows.exposures.names
+    if instruments_of is None:
+        return [np.arange(len(names))] * len(exposures)
+    given = {str(exposure): chosen for exposure, chosen in instruments_of.items()}
+    absent = [name for name in exposures if not len(given.get(name, ()))]
+    if absent or len(given) != len(exposures):
+        unknown = [name for name in given if name not in exposures]
+        raise InputError(
+            "instruments_of must give every exposure its instruments; found none for "
+            f"{absent[:5]} and unknown exposures {unknown[:5]}; complete it"
+        )
+    number = {name: i for i, name in enumerate(names)}
+    return [np.array(sorted({_number(one, number) for one in given[x]})) for x in exposures]
+
+
+def _number(instrument: str | int, number: Mapping[str, int]) -> int:
+    found = number.get(instrument, -1) if isinstance(instrument, str) else int(instrument)
+    if not 0 <= found < len(number):
+        raise InputError(
+            f"instruments_of names {instrument!r}, but instruments have no such column among "
+            f"their {len(number):,}; give names, or numbers from 0"
+        )
+    return found
+
+
+def _require_choices(errors: str, clusters: Any, level: float) -> None:
+    require_choice("errors", errors, get_args(Errors))
+    if (errors == "cluster") != (clusters is not None):
+        raise InputError(
+            'errors="cluster" needs clusters, and clusters need errors="cluster"; give both or '
+            "neither"
+        )
+    if not 0 < level < 1:
+        raise InputError(f"level must lie between 0 and 1, such as 0.95; found {level}")

@@ -1,0 +1,121 @@
+"""2SLS on learned instruments, for a chosen exposure, outcome and covariates of a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import pandas as pd
+import zarr
+
+from mrscale.config import Method
+from mrscale.errors import InputError, RunError
+from mrscale.progress import Advance, silent
+from mrscale.results import Estimate
+from mrscale.results.cohort import ESTIMATES
+from mrscale.sampling.plan import blocks
+from mrscale.store.reader import GenotypeStore
+from mrscale.stream.engine import Client
+from mrscale.stream.products import mean_dosage
+from mrscale.workflow.designs import GENOTYPE, PairData
+from mrscale.workflow.fitting import fit, fit_within, frame_moments, select, with_errors
+from mrscale.workflow.runfolder import MARKER, RunFolder
+from mrscale.workflow.subsets import meta_table, with_the_others
+
+
+def latent_estimates(
+    store: GenotypeStore,
+    client: Client | None,
+    run: str | Path,
+    exposures: Sequence[str],
+    outcome: str,
+    covariates: Sequence[str],
+    by: str | None,
+    progress: Advance = silent,
+) -> tuple[dict[str, pd.DataFrame], dict[int, int]]:
+    """2SLS on every latent instrument of a run, in two passes over the store.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        Fields of a :class:`mrscale.results.cohort.CohortResult`; labels of ``estimates`` are the
+        keys of a study's estimates. Environments by themselves: the run's first method, with the
+        remainder as controls.
+    dict of int to int
+        People who have all the traits, by environment code.
+
+    Raises
+    ------
+    InputError
+        If several exposures are named.
+    RunError
+        If the run has no latents, or those of another store.
+    """
+    if len(exposures) != 1:
+        raise InputError(
+            "latent instruments take one exposure at a time; found "
+            f"{len(exposures)}; estimate them one by one, or use instruments='genotype'"
+        )
+    path, methods = _latents(store, Path(run))
+    data = PairData(
+        store=store,
+        fill=mean_dosage(store),
+        drop_missing=False,
+        exposure=store.names("exposures").index(exposures[0]),
+        outcome=store.names("outcomes").index(outcome),
+        latents=str(path),
+        methods=methods,
+        oracle=None,
+        covariates=tuple(covariates),
+    )
+    cuts = blocks(store.num_samples, store.layout.chunk_rows)
+    moments = frame_moments(client, cuts, data, progress=progress)
+    count = select(moments, GENOTYPE).count
+    learned = {one.key: one for one in data.estimators() if one.frames != (GENOTYPE,)}
+    everybody = [fit(moments, one) for one in learned.values()]
+    controlled = learned[f"{methods[0]}_controls"]
+    within = fit_within(moments, controlled, range(len(data.fill))) if by else []
+    fitted = with_errors(client, cuts, data, [*everybody, *within], progress=progress)
+    table = [one.result(count, label=one.estimator.key) for one in fitted[: len(everybody)]]
+    people = {code: found.count for (frame, code), found in moments.items() if frame == GENOTYPE}
+    names = store.names("environments")
+    inside = [
+        one.result(people[one.environment], label=names[one.environment])
+        for one in fitted[len(everybody) :]
+    ]
+    by_environment = _rows(inside, exposures[0])
+    meta = meta_table(by_environment)
+    if by:
+        by_environment = with_the_others(by_environment, names, exposures, people)
+    tables = {
+        "estimates": _rows(table, exposures[0]),
+        "by_environment": by_environment,
+        "meta": meta,
+    }
+    return tables, people
+
+
+def _rows(estimates: Sequence[Estimate], exposure: str) -> pd.DataFrame:
+    fields = [name for name in ESTIMATES if name != "exposure"]
+    rows = [{name: getattr(one, name) for name in fields} for one in estimates]
+    return pd.DataFrame(rows, columns=fields).assign(exposure=exposure)[list(ESTIMATES)]
+
+
+def _latents(store: GenotypeStore, run: Path) -> tuple[Path, tuple[Method, ...]]:
+    folder = RunFolder(run)
+    marker = folder.path / MARKER
+    if not folder.done("encode") or not marker.is_file():
+        raise RunError(
+            f"{run} must be a run folder whose encoders are trained and applied; found no latents "
+            "in it; run mrscale train and mrscale encode first"
+        )
+    if json.loads(marker.read_text()).get("genotypes") != store.genotype_digest:
+        raise RunError(
+            f"the latents in {run} are those of another genotype store; name the store that they "
+            "were made from, or train on this one"
+        )
+    group: Any = zarr.open_group(str(folder.latents), mode="r")
+    methods = tuple(cast(Method, m) for m in get_args(Method) if f"{m}_latent" in group)
+    return folder.latents, methods

@@ -1,0 +1,393 @@
+"""How long the statistics engine takes and how much memory, beside its peers and its limits.
+
+    python tests/benchmarks/statistics_engine.py [--people 500000] [--write docs/benchmarks.md]
+
+Every job runs in a process of its own, after its data are in memory and a small run has loaded
+what it loads; extra memory is the peak of the resident memory above that. pyfixest is a peer that
+nothing else here needs: ``pip install pyfixest``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import psutil
+from page import insert
+from store_objects import NUM_COVARIATES, random_dosage, small_arrays
+
+import mrscale as mr
+from mrscale.store import writer
+from mrscale.store.reader import open_store
+from mrscale.store.schema import Layout
+from mrscale.stream.products import dosage_moments
+from mrscale.stream.reduce import reduce_blocks
+from mrscale.workflow.iv_many import iv_many
+
+NUM_INSTRUMENTS, NUM_TRAITS = 64, 100
+NUM_VARIANTS = 1_000
+NUM_PATTERNS = 10
+BLOCK_ROWS = 8192
+WARM_UP = 2_000
+ROUNDS = 3
+IVMODELS, IVMODELS_WALD = "ivmodels, estimate alone", "ivmodels, estimate and Wald interval"
+
+Job = Callable[[], list[float]]
+"""What is timed; it returns numbers to compare."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds, extra MiB at the peak, and what the job returned; of several runs the median and
+    the most."""
+
+    seconds: float
+    extra: float
+    found: list[float]
+
+
+def main() -> None:
+    """Run all parts, or one job that is measured in this process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--people", type=int, default=500_000)
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--job", choices=JOBS, help="only: measure this one, here")
+    parser.add_argument("--store", help="of the job")
+    options = parser.parse_args()
+    if options.job:
+        prepare = JOBS[options.job]
+        job = prepare(options.store) if options.store else prepare(options.people)
+        print(json.dumps(vars(timed(job))))
+        return
+    load = os.getloadavg()[0]
+    sections = [peers(options.people), store_pass(options.people), many(), flat_memory()]
+    heading = (
+        "## Statistics engine\n\n"
+        f"`python tests/benchmarks/statistics_engine.py --people {options.people}` "
+        f"({platform.machine()}, {os.cpu_count()} cores, {date.today()}; load before the run "
+        f"{load:.1f}). {options.people:,} people where no other number is given; medians of "
+        f"{ROUNDS} runs, jobs of one table in turns.\n"
+    )
+    text = "\n".join([heading, *sections])
+    print(text)
+    if options.write:
+        insert(options.write, "statistics engine", text)
+
+
+def timed(job: Job) -> Measured:
+    """Run a job in this process."""
+    with peak_memory() as extra:
+        start = time.perf_counter()
+        found = job()
+        seconds = time.perf_counter() - start
+    return Measured(seconds, extra[0], found)
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """A list of one number: how much resident memory rose above its start, in MiB."""
+    me, stop = psutil.Process(), threading.Event()
+    start, peak = me.memory_info().rss, [0.0]
+
+    def sample() -> None:
+        while not stop.wait(0.005):
+            peak[0] = max(peak[0], (me.memory_info().rss - start) / 2**20)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    yield peak
+    stop.set()
+    thread.join()
+
+
+def in_turns(*jobs: str, people: int = 0, store: str | None = None) -> list[Measured]:
+    """Run jobs in processes of their own, one after the other and all of them again."""
+    rounds = [[_in_a_process(job, people, store) for job in jobs] for _ in range(ROUNDS)]
+    return [
+        Measured(
+            seconds=statistics.median(one.seconds for one in runs),
+            extra=max(one.extra for one in runs),
+            found=runs[0].found,
+        )
+        for runs in zip(*rounds, strict=True)
+    ]
+
+
+def _in_a_process(job: str, people: int, store: str | None) -> Measured:
+    command = [sys.executable, __file__, "--job", job, "--people", str(people)]
+    command += ["--store", store] if store else []
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def regression(num_people: int) -> tuple[np.ndarray, ...]:
+    """Outcome, exposure, instruments and covariates, all float64."""
+    rng = np.random.default_rng(0)
+    z = rng.integers(0, 3, (num_people, NUM_INSTRUMENTS), dtype=np.int8).astype(np.float64)
+    w = rng.normal(size=(num_people, NUM_COVARIATES))
+    confounder = rng.normal(size=num_people)
+    x = z @ rng.uniform(0, 0.1, NUM_INSTRUMENTS) + w[:, 0] + confounder
+    x += rng.normal(size=num_people)
+    y = 0.5 * x - confounder + w[:, 1] + rng.normal(size=num_people) * (0.5 + z[:, 0])
+    return y, x, z, w
+
+
+def prepared(fit: Callable[..., list[float]], num_people: int) -> Job:
+    """A fit of that many people, after one of few."""
+    fit(*regression(WARM_UP))
+    return partial(fit, *regression(num_people))
+
+
+def by_mrscale(y: np.ndarray, x: np.ndarray, z: np.ndarray, w: np.ndarray) -> list[float]:
+    """Estimate and its robust standard error."""
+    fit = mr.iv(y, x, z, w)
+    return [float(fit.params["exposure"]), float(fit.std_errors["exposure"])]
+
+
+def by_linearmodels(y: np.ndarray, x: np.ndarray, z: np.ndarray, w: np.ndarray) -> list[float]:
+    """Estimate and its robust standard error."""
+    from linearmodels.iv import IV2SLS
+
+    fit = IV2SLS(y, np.column_stack([np.ones(len(y)), w]), x, z).fit(cov_type="robust")
+    return [float(fit.params["endog"]), float(fit.std_errors["endog"])]
+
+
+def by_ivmodels(y: np.ndarray, x: np.ndarray, z: np.ndarray, w: np.ndarray) -> list[float]:
+    """Estimate; the package has no robust error."""
+    from ivmodels import KClass
+
+    return [float(KClass("tsls").fit(X=x[:, None], y=y, Z=z, C=w).coef_[0])]
+
+
+def by_ivmodels_wald(y: np.ndarray, x: np.ndarray, z: np.ndarray, w: np.ndarray) -> list[float]:
+    """Estimate, and what its classical interval takes (not compared)."""
+    from ivmodels.tests import inverse_wald_test
+
+    found = by_ivmodels(y, x, z, w)
+    inverse_wald_test(Z=z, X=x[:, None], y=y, C=w, alpha=0.05, estimator="tsls")
+    return found
+
+
+def pyfixest_job(num_people: int) -> Job:
+    """From a data frame, which is not timed."""
+    try:
+        import pyfixest
+    except ImportError:
+        raise SystemExit("this benchmark compares with pyfixest: pip install pyfixest") from None
+
+    def frame(num: int) -> pd.DataFrame:
+        y, x, z, w = regression(num)
+        columns = ["y", "x", *instruments, *covariates]
+        return pd.DataFrame(np.column_stack([y, x, z, w]), columns=columns)
+
+    def fit(data: pd.DataFrame) -> list[float]:
+        formula = f"y ~ {' + '.join(covariates)} | x ~ {' + '.join(instruments)}"
+        found = pyfixest.feols(formula, data, vcov="hetero", ssc=plain)
+        return [float(found.coef()["x"]), float(found.se()["x"])]
+
+    plain = pyfixest.ssc(k_adj=False, G_adj=False)  # HC0, as the others
+    instruments = [f"z{i}" for i in range(NUM_INSTRUMENTS)]
+    covariates = [f"w{i}" for i in range(NUM_COVARIATES)]
+    fit(frame(WARM_UP))
+    return partial(fit, frame(num_people))
+
+
+def peers(people: int) -> str:
+    """The first table."""
+    limits = {"linearmodels": 30, "pyfixest": 30, IVMODELS: 5, IVMODELS_WALD: 5}
+    mine, *others = in_turns("mrscale", *limits, people=people)
+    rows = [["mrscale.iv", f"{mine.seconds:.2f}", "", f"{mine.extra:,.0f} (limit 200)", "", ""]]
+    for (package, limit), theirs in zip(limits.items(), others, strict=True):
+        differences = [abs(a / b - 1) for a, b in zip(mine.found, theirs.found, strict=False)]
+        ratio = f"{theirs.seconds / mine.seconds:.1f} (at least {limit})"
+        digits = [f"{d:.0e}" for d in differences] + [""] * (2 - len(differences))
+        rows.append([package, f"{theirs.seconds:.2f}", ratio, f"{theirs.extra:,.0f}", *digits])
+    names = ["package", "seconds", "times slower than mrscale", "extra MiB"]
+    names += ["estimate differs by", "error differs by"]
+    return (
+        f"2SLS with {NUM_INSTRUMENTS} instruments, {NUM_COVARIATES} covariates and robust errors "
+        "(ivmodels has none), arrays of float64. mrscale's time includes the first-stage measures, "
+        "the tests and all that the robust sets need. Differences are relative."
+        f"\n\n{markdown(names, rows)}\n"
+    )
+
+
+def write_store(path: str, people: int, *, missing: bool) -> None:
+    """Random hard calls, 1 % of them missing or none."""
+    rng = np.random.default_rng(0)
+    layout = Layout.choose(people, NUM_VARIANTS)
+    frequency = rng.uniform(0.05, 0.95, NUM_VARIANTS).astype(np.float32)
+    writer.create(path, layout)
+    small = small_arrays(rng, people, NUM_VARIANTS)
+    arrays = {name: writer.write_array(path, name, values) for name, values in small.items()}
+    shards = {}
+    for index in range(layout.num_shards):
+        rows = layout.shard(index)
+        dosage = random_dosage(rng, rows.stop - rows.start, frequency).clip(-1 if missing else 0)
+        shards[index] = writer.write_shard(path, index, dosage, key="k")
+    writer.finalise(
+        path, layout=layout, arrays=arrays, shards=shards, report={}, provenance={}, run={}
+    )
+
+
+def decode(path: str) -> Job:
+    """Read every chunk of a store, on as many threads as there are cores."""
+    store = open_store(path)
+    chunks = [store.layout.chunk(i) for i in range(store.layout.num_chunks)]
+    return lambda: [reduce_blocks(None, chunks, lambda rows: store.dosage(rows).nbytes, add)]
+
+
+def product(path: str) -> Job:
+    """One float32 cross-product of a store's shape by BLAS, on as many threads as it likes."""
+    people = open_store(path).num_samples
+    dosage = random_dosage(np.random.default_rng(0), people, np.full(NUM_VARIANTS, 0.3, np.float32))
+    matrix = dosage.astype(np.float32)
+    return lambda: [float((matrix.T @ matrix)[0, 0])]
+
+
+def store_moments(path: str) -> Job:
+    """Moments of all dosages, 20 covariates, an exposure and an outcome."""
+    store = open_store(path)
+    traits = {"exposures": ["exposure0"], "outcomes": ["outcome0"]}
+    return lambda: [dosage_moments(None, store, **traits).cross[0, 0]]
+
+
+def store_pass(people: int) -> str:
+    """The second table."""
+    rows = []
+    for calls, missing, limit in (("all there", False, "1.5"), ("1 % missing", True, "")):
+        with tempfile.TemporaryDirectory(prefix="mrscale-bench-") as folder:
+            path = f"{folder}/store.zarr"
+            write_store(path, people, missing=missing)
+            size = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+            read, one, found = in_turns("decode", "product", "moments", store=path)
+        ratio = found.seconds / (read.seconds + one.seconds)
+        numbers = [f"{s:.2f}" for s in (read.seconds, one.seconds, found.seconds, ratio)]
+        rows.append([calls, f"{size / 2**20:,.0f}", *numbers, limit, f"{found.extra:,.0f}"])
+    names = ["calls", "MiB on disk", "decode, s", "one float32 product, s", "moments, s"]
+    names += ["moments / (decode + product)", "limit", "extra MiB"]
+    return (
+        f"Moments of {NUM_VARIANTS:,} variants (int8), {NUM_COVARIATES} covariates, an exposure "
+        f"and an outcome from a store of {people:,} people.\n\n{markdown(names, rows)}\n"
+    )
+
+
+PAIRS = {
+    "one pair, wide": (50_000, 1_000, 1, 1),
+    "all pairs, wide": (50_000, 1_000, NUM_TRAITS, 1),
+    "one pair, narrow": (200_000, 64, 1, 1),
+    "all pairs, narrow": (200_000, 64, NUM_TRAITS, 1),
+    "all pairs, narrow, patterns": (200_000, 64, NUM_TRAITS, NUM_PATTERNS),
+}
+"""People, instruments, exposures (and outcomes), and patterns of missing exposures."""
+
+
+def pairs(sizes: tuple[int, int, int, int], _: int) -> Job:
+    """All pairs of that many exposures and outcomes, with one set of instruments."""
+    num_people, num_instruments, num_traits, num_patterns = sizes
+    rng = np.random.default_rng(0)
+    z = rng.integers(0, 3, (num_people, num_instruments), dtype=np.int8)
+    w = rng.normal(size=(num_people, NUM_COVARIATES))
+    x = rng.normal(size=(num_people, num_traits))
+    x += z[:, :32] @ rng.uniform(0.1, 0.4, (32, num_traits))
+    y = 0.3 * x + rng.normal(size=(num_people, num_traits))
+    for column in range(num_traits):
+        x[: (column % num_patterns) * 10, column] = np.nan
+    iv_many(y[:WARM_UP], x[:WARM_UP], z[:WARM_UP, :32])
+    return lambda: [float(iv_many(y, x, z, covariates=w)["std_error"].iloc[0])]
+
+
+def many() -> str:
+    """The third table."""
+    rows, seconds, one = [], [], 0.0
+    for (people, instruments, traits, patterns), found in zip(
+        PAIRS.values(), in_turns(*PAIRS), strict=True
+    ):
+        one = found.seconds if traits == 1 else one
+        seconds.append(found.seconds)
+        sizes = [f"{number:,}" for number in (people, instruments, traits**2, patterns)]
+        ratio = f"{found.seconds / one:.1f}"
+        rows.append([*sizes, f"{found.seconds:.2f}", ratio, f"{found.extra:,.0f}"])
+    each = (seconds[-1] - seconds[-2]) / (NUM_PATTERNS - 1)
+    names = ["people", "instruments", "pairs", "patterns of missing exposures", "seconds"]
+    names += ["times one pair (limit 3 without missing)", "extra MiB"]
+    return (
+        f"`mrscale.iv_many`, robust errors, {NUM_COVARIATES} covariates, shared instruments, in "
+        f"memory (int8 dosages).\n\n{markdown(names, rows)}\n\n"
+        f"Each further pattern costs {each:.2f} s, {each / one:.1f} times the one pair.\n"
+    )
+
+
+def lazy(num_people: int) -> Job:
+    """``mrscale.iv`` on dask arrays whose blocks are made when they are wanted."""
+    width = NUM_INSTRUMENTS + NUM_COVARIATES + 2
+    starts = range(0, num_people, BLOCK_ROWS)
+    rows = tuple(min(BLOCK_ROWS, num_people - start) for start in starts)
+
+    def block(block_info: Any = None) -> np.ndarray:
+        (number, _), (size, _) = block_info[None]["chunk-location"], block_info[None]["chunk-shape"]
+        rng = np.random.default_rng([0, number])
+        table = rng.normal(size=(size, width))
+        table[:, -2] += 0.1 * table[:, :NUM_INSTRUMENTS].sum(axis=1)
+        table[:, -1] += 0.5 * table[:, -2]
+        return table
+
+    columns = da.map_blocks(block, chunks=(rows, (width,)), dtype=np.float64)
+    z, w = columns[:, :NUM_INSTRUMENTS], columns[:, NUM_INSTRUMENTS:-2]
+    by_mrscale(*regression(WARM_UP))
+    return lambda: by_mrscale(columns[:, -1], columns[:, -2], z, w)
+
+
+def flat_memory() -> str:
+    """The fourth table."""
+    rows = []
+    for people in (100_000, 500_000, 2_000_000):
+        (found,) = in_turns("lazy", people=people)
+        rows.append([f"{people:,}", f"{found.extra:,.0f}", f"{found.seconds:.1f}"])
+    return (
+        "The same regression on dask arrays whose blocks are made when they are wanted.\n\n"
+        f"{markdown(['people', 'extra MiB', 'seconds'], rows)}\n"
+    )
+
+
+JOBS: dict[str, Callable[[Any], Job]] = {
+    "mrscale": partial(prepared, by_mrscale),
+    "linearmodels": partial(prepared, by_linearmodels),
+    IVMODELS: partial(prepared, by_ivmodels),
+    IVMODELS_WALD: partial(prepared, by_ivmodels_wald),
+    "pyfixest": pyfixest_job,
+    "decode": decode,
+    "product": product,
+    "moments": store_moments,
+    "lazy": lazy,
+    **{name: partial(pairs, sizes) for name, sizes in PAIRS.items()},
+}
+
+
+def markdown(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    head, *body = (f"| {' | '.join(line)} |" for line in [names, *rows])
+    return "\n".join([head, "|---" * len(names) + "|", *body])
+
+
+if __name__ == "__main__":
+    main()
