@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
 from mrscale.disclosure import export_count, is_small, show_count
 from mrscale.errors import InputError
+from mrscale.results.parameters import Parameters, number, plain, require_level, rows, text
 from mrscale.stats.clr import clr
 from mrscale.stats.reduced import Meats, Reduced
 from mrscale.stats.sets import ConfidenceSet
@@ -21,7 +20,7 @@ from mrscale.stats.weak import anderson_rubin
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class IVResult:
+class IVResult(Parameters):
     """A fitted instrumental-variable regression: numbers only, no data.
 
     Attributes
@@ -60,8 +59,6 @@ class IVResult:
         What a reader needs to know: columns dropped, digits lost, conventions.
     """
 
-    params: pd.Series
-    cov: pd.DataFrame
     outcome: str
     exposures: tuple[str, ...]
     instruments: tuple[str, ...]
@@ -81,34 +78,6 @@ class IVResult:
     notes: tuple[str, ...] = ()
     _reduced: Reduced | None = field(default=None, repr=False)
     _meats: Meats | None = field(default=None, repr=False)
-
-    @property
-    def std_errors(self) -> pd.Series:
-        """Standard errors by name."""
-        return pd.Series(np.sqrt(np.diag(self.cov)), self.params.index, name="std_error")
-
-    @property
-    def tstats(self) -> pd.Series:
-        """Estimates over standard errors."""
-        return (self.params / self.std_errors).rename("tstat")
-
-    @property
-    def pvalues(self) -> pd.Series:
-        """Two-sided, normal or (``small_sample``) t with N - K degrees of freedom."""
-        values = 2 * self._reference.sf(np.abs(self.tstats.to_numpy()))
-        return pd.Series(values, self.params.index, name="pvalue")
-
-    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
-        """Wald intervals, columns ``lower`` and ``upper``.
-
-        Raises
-        ------
-        InputError
-            If ``level`` is not between 0 and 1.
-        """
-        _require_level(level)
-        half = float(self._reference.isf((1 - level) / 2)) * self.std_errors
-        return pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
 
     def anderson_rubin(self, level: float = 0.95, exposure: str | None = None) -> ConfidenceSet:
         """Anderson-Rubin set of an exposure's effect: right however weak the instruments are.
@@ -130,7 +99,7 @@ class IVResult:
         InputError
             If ``level`` is not between 0 and 1, or there is no such exposure.
         """
-        _require_level(level)
+        require_level(level)
         index = self._exposure_index(exposure)
         if self._reduced is None:
             return ConfidenceSet.not_applicable("anderson-rubin", level, _NO_INSTRUMENTS)
@@ -141,25 +110,11 @@ class IVResult:
 
         Parameters, result and errors are those of :meth:`anderson_rubin`.
         """
-        _require_level(level)
+        require_level(level)
         index = self._exposure_index(exposure)
         if self._reduced is None:
             return ConfidenceSet.not_applicable("clr", level, _NO_INSTRUMENTS)
         return clr(self._reduced, level, meats=self._meats, exposure=index)
-
-    def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
-        """A row per parameter: estimate, standard error, statistic, p-value and interval."""
-        bounds = self.conf_int(level)
-        return pd.DataFrame(
-            {
-                "estimate": self.params,
-                "std_error": self.std_errors,
-                "tstat": self.tstats,
-                "pvalue": self.pvalues,
-                "ci_lower": bounds["lower"],
-                "ci_upper": bounds["upper"],
-            }
-        )
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """For machines: plain numbers, text and lists, as JSON takes them.
@@ -179,12 +134,12 @@ class IVResult:
             "num_obs": export_count(self.num_obs),
             "num_instruments": self.num_instruments,
             "num_clusters": self._shown_clusters,
-            "kappa": _plain(self.kappa),
-            "residual_variance": _plain(self.residual_variance),
-            "condition_number": _plain(self.condition_number),
+            "kappa": plain(self.kappa),
+            "residual_variance": plain(self.residual_variance),
+            "condition_number": plain(self.condition_number),
             "level": level,
-            "estimates": _rows(self.to_dataframe(level), "parameter"),
-            "first_stage": _rows(self.first_stage, "exposure"),
+            "estimates": rows(self.to_dataframe(level), "parameter"),
+            "first_stage": rows(self.first_stage, "exposure"),
             "first_stage_reasons": dict(self.first_stage_reasons),
             "overidentification": self._test_dict(self.overidentification),
             "endogeneity": self._test_dict(self.endogeneity),
@@ -204,21 +159,22 @@ class IVResult:
         if self.num_clusters is not None:
             show = show_count if is_small(self.num_obs) else "{:,}".format
             head += f", {show(self.num_clusters)} clusters"
-        parts = [head, _text(self.to_dataframe())]
+        parts = [head, text(self.to_dataframe())]
         if len(self.first_stage):
-            parts += ["First stage", _text(self.first_stage)]
+            parts += ["First stage", text(self.first_stage)]
         parts += self._test_texts
         return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
 
     __repr__ = summary
 
     def _repr_html_(self) -> str:
-        first = self.first_stage.to_html(float_format=_number) if len(self.first_stage) else ""
+        first = self.first_stage.to_html(float_format=number) if len(self.first_stage) else ""
         lines = "".join(f"<p>{escape(line)}</p>" for line in (*self._test_texts, *self.notes))
-        return self.to_dataframe().to_html(float_format=_number) + first + lines
+        return self.to_dataframe().to_html(float_format=number) + first + lines
 
     @property
-    def _reference(self) -> Any:
+    def reference(self) -> Any:
+        """Normal or, with ``small_sample``, t with N - K degrees of freedom."""
         return stats.t(self.num_obs - len(self.params)) if self.small_sample else stats.norm
 
     @property
@@ -248,9 +204,9 @@ class IVResult:
             dof[1] = None
         return {
             "name": test.name,
-            "statistic": _plain(test.statistic),
+            "statistic": plain(test.statistic),
             "dof": dof,
-            "pvalue": _plain(test.pvalue),
+            "pvalue": plain(test.pvalue),
             "reason": test.reason,
         }
 
@@ -266,34 +222,6 @@ class IVResult:
 _NO_INSTRUMENTS = "OLS uses no instruments"
 
 
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.5g}"
-
-
-def _plain(value: Any) -> Any:
-    """None for what is not finite."""
-    return float(value) if math.isfinite(value) else None
-
-
-def _rows(table: pd.DataFrame, key: str) -> list[dict[str, Any]]:
-    return [
-        {key: name, **{column: _plain(value) for column, value in row.items()}}
-        for name, row in zip(table.index, table.to_dict("records"), strict=True)
-    ]
-
-
 def _set_dict(found: ConfidenceSet) -> dict[str, Any]:
-    ends = [[_plain(low), _plain(high)] for low, high in found.intervals]
+    ends = [[plain(low), plain(high)] for low, high in found.intervals]
     return {"intervals": ends, "reason": found.reason}
-
-
-def _require_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise InputError(
-            f"level is the coverage of an interval, between 0 and 1; found {level}; "
-            "give 0.95 for a 95 % interval"
-        )
-
-
-def _text(table: pd.DataFrame) -> str:
-    return str(table.to_string(float_format=_number))

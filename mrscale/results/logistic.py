@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mrscale.disclosure import export_count, is_small, show_count
-from mrscale.results.iv import _number, _plain, _require_level, _rows, _text
+from mrscale.results.parameters import Parameters, number, plain, rows, text
 from mrscale.stats.specification import TestResult
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LogisticIVResult:
+class LogisticIVResult(Parameters):
     """Log odds ratios per unit of each exposure: numbers only, no data.
 
     Attributes
@@ -51,8 +50,6 @@ class LogisticIVResult:
         What a reader needs to know: what the estimate is, how cases came in, columns dropped.
     """
 
-    params: pd.Series
-    cov: pd.DataFrame
     outcome: str
     exposures: tuple[str, ...]
     instruments: tuple[str, ...]
@@ -69,54 +66,12 @@ class LogisticIVResult:
     condition_number: float
     notes: tuple[str, ...] = ()
 
-    @property
-    def std_errors(self) -> pd.Series:
-        """Standard errors by name."""
-        return pd.Series(np.sqrt(np.diag(self.cov)), self.params.index, name="std_error")
-
-    @property
-    def tstats(self) -> pd.Series:
-        """Estimates over standard errors."""
-        return (self.params / self.std_errors).rename("tstat")
-
-    @property
-    def pvalues(self) -> pd.Series:
-        """Two-sided, normal."""
-        values = 2 * stats.norm.sf(np.abs(self.tstats.to_numpy()))
-        return pd.Series(values, self.params.index, name="pvalue")
-
-    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
-        """Wald intervals, columns ``lower`` and ``upper``.
-
-        Raises
-        ------
-        InputError
-            If ``level`` is not between 0 and 1.
-        """
-        _require_level(level)
-        half = float(stats.norm.isf((1 - level) / 2)) * self.std_errors
-        return pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
-
     def odds_ratios(self, level: float = 0.95) -> pd.DataFrame:
         """Odds ratio per unit of each exposure: ``odds_ratio``, ``ci_lower`` and ``ci_upper``."""
         log = pd.concat([self.params, self.conf_int(level)], axis=1).loc[list(self.exposures)]
         with np.errstate(over="ignore"):  # an exposure in tiny units: infinity is the answer
             found = np.exp(log)
         return found.set_axis(["odds_ratio", "ci_lower", "ci_upper"], axis=1)
-
-    def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
-        """A row per parameter: estimate, standard error, statistic, p-value and interval."""
-        bounds = self.conf_int(level)
-        return pd.DataFrame(
-            {
-                "estimate": self.params,
-                "std_error": self.std_errors,
-                "tstat": self.tstats,
-                "pvalue": self.pvalues,
-                "ci_lower": bounds["lower"],
-                "ci_upper": bounds["upper"],
-            }
-        )
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """For machines: plain numbers, text and lists, as JSON takes them.
@@ -136,17 +91,17 @@ class LogisticIVResult:
             "num_instruments": self.num_instruments,
             "num_clusters": self._shown_clusters,
             "prevalence": self.prevalence,
-            "condition_number": _plain(self.condition_number),
+            "condition_number": plain(self.condition_number),
             "level": level,
-            "estimates": _rows(self.to_dataframe(level), "parameter"),
-            "odds_ratios": _rows(self.odds_ratios(level), "exposure"),
-            "first_stage": _rows(self.first_stage, "exposure"),
+            "estimates": rows(self.to_dataframe(level), "parameter"),
+            "odds_ratios": rows(self.odds_ratios(level), "exposure"),
+            "first_stage": rows(self.first_stage, "exposure"),
             "first_stage_reasons": dict(self.first_stage_reasons),
             "exogeneity": {
                 "name": test.name,
-                "statistic": _plain(test.statistic),
+                "statistic": plain(test.statistic),
                 "dof": [test.dof],
-                "pvalue": _plain(test.pvalue),
+                "pvalue": plain(test.pvalue),
                 "reason": test.reason,
             },
             "notes": list(self.notes),
@@ -154,9 +109,9 @@ class LogisticIVResult:
 
     def summary(self) -> str:
         """A short text: the estimates, the first stage, the test and the notes."""
-        parts = [self._head, _text(self.to_dataframe())]
-        parts += ["Odds ratios", _text(self.odds_ratios())]
-        parts += ["First stage", _text(self.first_stage), str(self.exogeneity)]
+        parts = [self._head, text(self.to_dataframe())]
+        parts += ["Odds ratios", text(self.odds_ratios())]
+        parts += ["First stage", text(self.first_stage), str(self.exogeneity)]
         return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
 
     __repr__ = summary
@@ -167,7 +122,7 @@ class LogisticIVResult:
         return "".join(
             [
                 f"<p>{escape(self._head)}</p>",
-                *(table.to_html(float_format=_number) for table in tables),
+                *(table.to_html(float_format=number) for table in tables),
                 *(f"<p>{escape(line)}</p>" for line in lines),
             ]
         )

@@ -112,7 +112,7 @@ def iv(
     """
     require_choice("estimator", estimator, get_args(EstimatorName))
     require_choice("errors", errors, get_args(Errors))
-    _require_clusters(errors, clusters)
+    require_clusters(errors, clusters)
     _require_instruments(estimator, instruments)
     data = Data.of(
         outcome,
@@ -146,12 +146,12 @@ def iv_result(problem: Problem, fit: Fit, estimator: EstimatorName, small_sample
     names = _parameter_names(problem)
     robust = None if problem.errors == "classical" else fit.meats
     n, k = moments.count, len(names)
-    cov = fit.cov * (_small_sample_scale(n, k, data.num_clusters) if small_sample else 1.0)
-    _require_finite(fit.params, cov)
+    cov = fit.cov * (small_sample_scale(n, k, data.num_clusters) if small_sample else 1.0)
+    require_finite_fit(fit.params, cov)
     instrumented = estimator != "ols"
     design = np.r_[data.columns.instruments, data.columns.covariates]
     condition = condition_number(design_cross(moments.select(design), intercept=data.intercept))
-    table, reasons = _first_stage(problem, fit)
+    table, reasons = first_stage_table(problem, fit)
     return IVResult(
         params=pd.Series(fit.params, names, name="estimate"),
         cov=pd.DataFrame((cov + cov.T) / 2, names, names),
@@ -171,13 +171,13 @@ def iv_result(problem: Problem, fit: Fit, estimator: EstimatorName, small_sample
         overidentification=fit.overidentification,
         endogeneity=_small_sample_test(problem, fit) if small_sample else fit.endogeneity,
         condition_number=condition,
-        notes=(*fit.notes, *_notes(problem, condition)),
+        notes=(*fit.notes, *design_notes(problem, condition)),
         _reduced=reduced if instrumented else None,
         _meats=robust,
     )
 
 
-def _first_stage(problem: Problem, fit: Fit) -> tuple[pd.DataFrame, dict[str, str]]:
+def first_stage_table(problem: Problem, fit: Fit) -> tuple[pd.DataFrame, dict[str, str]]:
     """A row per exposure, and why a column is NaN; what concerns all of them together stands in
     every row."""
     if fit.meats is None:
@@ -205,18 +205,19 @@ def _small_sample_test(problem: Problem, fit: Fit) -> TestResult:
     if test.reason or problem.errors == "classical":
         return test
     parameters = problem.basis.num_parameters + problem.reduced.num_exposures
-    scale = _small_sample_scale(problem.moments.count, parameters, problem.data.num_clusters)
+    scale = small_sample_scale(problem.moments.count, parameters, problem.data.num_clusters)
     return TestResult.chi_square(test.name, test.statistic / scale, problem.reduced.num_exposures)
 
 
-def _small_sample_scale(count: int, parameters: int, clusters: int | None) -> float:
+def small_sample_scale(count: int, parameters: int, clusters: int | None) -> float:
     """``N / (N - K)``, and for G clusters ``(N - 1) / (N - K) G / (G - 1)``."""
     if clusters is None:
         return count / (count - parameters)
     return (count - 1) / (count - parameters) * clusters / (clusters - 1)
 
 
-def _notes(problem: Problem, condition: float) -> list[str]:
+def design_notes(problem: Problem, condition: float) -> list[str]:
+    """What a reader needs to know of a design: columns dropped, digits lost."""
     data, reduced, notes = problem.data, problem.reduced, []
     dropped = np.setdiff1d(np.arange(data.covariates.width), problem.basis.kept_covariates)
     if len(dropped):
@@ -237,7 +238,8 @@ def _notes(problem: Problem, condition: float) -> list[str]:
     return notes
 
 
-def _require_finite(params: Floats, cov: Floats) -> None:
+def require_finite_fit(params: Floats, cov: Floats) -> None:
+    """Refuse an estimate or a covariance that is not finite."""
     if not (np.isfinite(params).all() and np.isfinite(cov).all()):
         raise InputError(_NO_FINITE_NUMBER)
 
@@ -258,7 +260,8 @@ def _require_instruments(estimator: EstimatorName, instruments: Any) -> None:
         )
 
 
-def _require_clusters(errors: Errors, clusters: Any) -> None:
+def require_clusters(errors: Errors, clusters: Any) -> None:
+    """Refuse clusters without clustered errors, and the other way round."""
     if errors == "cluster" and clusters is None:
         raise InputError(
             "errors='cluster' needs to know the clusters; give clusters= (a family or site for "

@@ -33,7 +33,12 @@ from mrscale.stats.reduced import reduce_design
 from mrscale.stats.scores import canonical_rows, iv_scores, meats
 from mrscale.stats.specification import TestResult
 from mrscale.workflow.columns import require_choice, require_unique_names
-from mrscale.workflow.iv import _first_stage, _notes, _require_clusters, _require_finite
+from mrscale.workflow.iv import (
+    design_notes,
+    first_stage_table,
+    require_clusters,
+    require_finite_fit,
+)
 from mrscale.workflow.iv_data import Data
 from mrscale.workflow.iv_fits import Fit, Problem
 
@@ -109,7 +114,7 @@ def logistic_iv(
     """
     require_choice("method", method, get_args(SecondStageName))
     require_choice("errors", errors, get_args(LogisticErrors))
-    _require_clusters(errors, clusters)
+    require_clusters(errors, clusters)
     data = Data.of(
         outcome, exposure, instruments, covariates, clusters=clusters, weights=None, intercept=True
     )
@@ -218,12 +223,12 @@ def _result(problem: Problem, fit: LogisticIV, sampling: Sampling) -> LogisticIV
     sums = data.outer_sums(scores)
     cov = sums.totals[0]
     params = np.concatenate([fit.estimate, fit.control])
-    _require_finite(params, cov)
+    require_finite_fit(params, cov)
     strength = Fit(params, cov, math.nan, meats=meats(sums, reduced, problem.num_groups))
     exposures = data.exposures.names
     names = [*exposures, *(f"residual {name}" for name in exposures[: len(fit.control)])]
     require_unique_names(names)
-    table, reasons = _first_stage(problem, strength)
+    table, reasons = first_stage_table(problem, strength)
     design = np.r_[data.columns.instruments, data.columns.covariates]
     condition = condition_number(moments.select(design).cross)
     return LogisticIVResult(
@@ -246,7 +251,7 @@ def _result(problem: Problem, fit: LogisticIV, sampling: Sampling) -> LogisticIV
         notes=(
             _MEANING[fit.stage.method],
             case_control_note(sampling.prevalence),
-            *_notes(problem, condition),
+            *design_notes(problem, condition),
         ),
     )
 

@@ -35,7 +35,7 @@ from mrscale.workflow.columns import (
     require_choice,
     require_same_rows,
 )
-from mrscale.workflow.iv import _require_clusters, fit_problem, iv_result
+from mrscale.workflow.iv import fit_problem, iv_result, require_clusters
 from mrscale.workflow.iv_data import Data
 from mrscale.workflow.iv_fits import Errors, Fit, Problem
 
@@ -109,7 +109,7 @@ def split_iv(
     np.float64(0.5)
     """
     require_choice("errors", errors, get_args(Errors))
-    _require_clusters(errors, clusters)
+    require_clusters(errors, clusters)
     data = Data.of(
         outcome, exposure, instruments, covariates, clusters=clusters, weights=None, intercept=True
     )

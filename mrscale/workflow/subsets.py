@@ -28,7 +28,7 @@ from mrscale.stats.moments import Floats, Moments, pool
 from mrscale.stats.pooling import interval, meta_analysis, random_effects
 from mrscale.stats.reduced import Columns, Reduced, reduce_design
 from mrscale.stream.products import Group
-from mrscale.workflow.iv import _small_sample_scale
+from mrscale.workflow.iv import small_sample_scale
 from mrscale.workflow.store_data import StoreData
 
 NOBODY = "nobody here has the exposure, the outcome and every covariate"
@@ -168,7 +168,7 @@ def estimates_table(
         cov = fit.bread * fit.residual_ss / subset.num_obs if sums is None else sums[subset.label]
         n, k = subset.num_obs, reduced.num_controls + reduced.num_exposures
         if small_sample:
-            cov = cov * _small_sample_scale(n, k, subset.num_clusters)
+            cov = cov * small_sample_scale(n, k, subset.num_clusters)
         same["num_instruments"] = reduced.num_instruments
         f = classical_f(reduced) if reduced.num_instruments else np.full(len(exposures), np.nan)
         for i, name in enumerate(exposures):

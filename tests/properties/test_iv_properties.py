@@ -127,6 +127,22 @@ def test_only_ratios_of_weights_matter(data, estimator, errors, exponent):
 
 
 @relaxed
+@given(columns(), estimators, st.sampled_from(["classical", "cluster"]))
+def test_weights_multiply_columns_by_their_root(data, estimator, errors):
+    """For the jackknife estimators too: leverages are then those of the weighted regression."""
+    n = len(data["outcome"])
+    weights = np.random.default_rng(0).uniform(0.5, 2, n)
+    root = np.sqrt(weights / weights.mean())
+    controls = np.column_stack([data["covariates"], np.ones(n)])
+    columns = data | {"covariates": controls, "instruments": data["instruments"].astype(float)}
+    multiplied = {name: (value.T * root).T for name, value in columns.items()}
+    multiplied["clusters"] = data["clusters"]
+    expected = fit(multiplied, errors, estimator=estimator, intercept=False)
+    found = fit(data | {"weights": weights}, errors, estimator=estimator)
+    assert_same(found, expected, 1e-9)
+
+
+@relaxed
 @given(columns(), estimators)
 def test_instruments_may_be_recombined(data, estimator):
     """Estimates depend on what instruments span, not on which basis is given."""

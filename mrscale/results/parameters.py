@@ -1,0 +1,109 @@
+"""What results of regressions share: parameters with their covariance, and how they are written.
+
+Numbers for machines are plain: None for what is missing or infinite.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mrscale.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Parameters:
+    """Estimates by name, and their covariance.
+
+    Attributes
+    ----------
+    params : pandas.Series
+    cov : pandas.DataFrame
+    """
+
+    params: pd.Series
+    cov: pd.DataFrame
+
+    @property
+    def reference(self) -> Any:
+        """Distribution of an estimate over its standard error."""
+        return stats.norm
+
+    @property
+    def std_errors(self) -> pd.Series:
+        """Standard errors by name."""
+        return pd.Series(np.sqrt(np.diag(self.cov)), self.params.index, name="std_error")
+
+    @property
+    def tstats(self) -> pd.Series:
+        """Estimates over standard errors."""
+        return (self.params / self.std_errors).rename("tstat")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided."""
+        values = 2 * self.reference.sf(np.abs(self.tstats.to_numpy()))
+        return pd.Series(values, self.params.index, name="pvalue")
+
+    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
+        """Wald intervals, columns ``lower`` and ``upper``.
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1.
+        """
+        require_level(level)
+        half = float(self.reference.isf((1 - level) / 2)) * self.std_errors
+        return pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
+
+    def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
+        """A row per parameter: estimate, standard error, statistic, p-value and interval."""
+        bounds = self.conf_int(level)
+        return pd.DataFrame(
+            {
+                "estimate": self.params,
+                "std_error": self.std_errors,
+                "tstat": self.tstats,
+                "pvalue": self.pvalues,
+                "ci_lower": bounds["lower"],
+                "ci_upper": bounds["upper"],
+            }
+        )
+
+
+def number(value: float) -> str:
+    """As people read it; nothing for NaN."""
+    return "" if math.isnan(value) else f"{value:.5g}"
+
+
+def plain(value: Any) -> Any:
+    """None for what is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def rows(table: pd.DataFrame, key: str) -> list[dict[str, Any]]:
+    """A table as records, its index as ``key``."""
+    return [
+        {key: name, **{column: plain(value) for column, value in row.items()}}
+        for name, row in zip(table.index, table.to_dict("records"), strict=True)
+    ]
+
+
+def require_level(level: float) -> None:
+    """Refuse a coverage that is none."""
+    if not 0 < level < 1:
+        raise InputError(
+            f"level is the coverage of an interval, between 0 and 1; found {level}; "
+            "give 0.95 for a 95 % interval"
+        )
+
+
+def text(table: pd.DataFrame) -> str:
+    """A table as plain text."""
+    return str(table.to_string(float_format=number))
