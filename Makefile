@@ -31,8 +31,8 @@ lint: setup  ## check style, types and layers
 	$(BIN)/lint-imports
 
 calibrate: setup  ## slow: measure bias and coverage of the statistics and of learned instruments
-	$(BIN)/python tests/calibration/coverage.py --write docs/calibration.md
 	$(BIN)/python tests/calibration/learned_bias.py --write docs/calibration.md
+	$(BIN)/python tests/calibration/coverage.py --write docs/calibration.md
 
 bench: setup  ## slow: measure speed, memory and size beside peers and limits
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench

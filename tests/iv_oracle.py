@@ -55,7 +55,8 @@ class Design:
             errors=errors,
             clusters=self.clusters if errors == "cluster" else None,
             weights=self.weights,
-            small_sample=small,
+            # linearmodels takes t(N - K) with clusters too
+            small_sample="n-k" if small else False,
             intercept=self.intercept,
         )
 

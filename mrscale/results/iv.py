@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -36,7 +37,9 @@ class IVResult(Parameters):
     estimator, errors : str
         As asked for.
     small_sample : bool
-        Whether errors are scaled for the number of parameters and p-values are from t(N - K).
+        Whether errors are scaled for the number of parameters and p-values are from t.
+    dof : float
+        Degrees of freedom of that t; infinite for a normal distribution.
     num_obs, num_instruments : int
         People, and independent instruments given the covariates.
     num_clusters : int or None
@@ -65,6 +68,7 @@ class IVResult(Parameters):
     estimator: str
     errors: str
     small_sample: bool
+    dof: float
     num_obs: int
     num_instruments: int
     num_clusters: int | None
@@ -131,6 +135,7 @@ class IVResult(Parameters):
             "estimator": self.estimator,
             "errors": self.errors,
             "small_sample": self.small_sample,
+            "dof": plain(self.dof),
             "num_obs": export_count(self.num_obs),
             "num_instruments": self.num_instruments,
             "num_clusters": self._shown_clusters,
@@ -174,8 +179,8 @@ class IVResult(Parameters):
 
     @property
     def reference(self) -> Any:
-        """Normal or, with ``small_sample``, t with N - K degrees of freedom."""
-        return stats.t(self.num_obs - len(self.params)) if self.small_sample else stats.norm
+        """Normal, or t with ``dof`` degrees of freedom."""
+        return stats.t(self.dof) if math.isfinite(self.dof) else stats.norm
 
     @property
     def _tests(self) -> tuple[TestResult, TestResult]:

@@ -202,17 +202,21 @@ def worst_bias(reduced_form: Floats) -> float:
         math.sqrt(max(traces[1, 1] / traces[0, 0] - (traces[0, 1] / traces[0, 0]) ** 2, 1e-12)),
     )
 
-    def bias(angle: float) -> float:
-        w = line.weights(angle)
-        s12 = np.einsum("d,dij->ij", w, reduced_form[0])
-        values = linalg.eigvalsh((s12 + s12.T) / 2)
-        worst = np.abs(values.sum() - 2 * values[[0, -1]]).max()
-        return float(worst / math.sqrt(w @ traces @ w * traces[0, 0]))
+    symmetric = (reduced_form[0] + reduced_form[0].transpose(0, 2, 1)) / 2
+
+    def biases(angles: Floats) -> Floats:
+        w = np.array([line.weights(angle) for angle in angles])
+        values = np.linalg.eigvalsh(np.einsum("ad,dij->aij", w, symmetric))
+        worst = np.abs(values.sum(axis=1, keepdims=True) - 2 * values[:, [0, -1]]).max(axis=1)
+        return np.asarray(worst / np.sqrt(np.einsum("ac,cd,ad->a", w, traces, w) * traces[0, 0]))
 
     angles = np.linspace(-math.pi / 2, math.pi / 2, 128, endpoint=False)
-    best, step = angles[int(np.argmax([bias(a) for a in angles]))], math.pi / 128
-    refined = optimize.minimize_scalar(lambda a: -bias(a), bounds=(best - step, best + step))
-    return max(bias(best), float(-refined.fun))
+    found = biases(angles)
+    best, step = angles[int(np.argmax(found))], math.pi / 128
+    refined = optimize.minimize_scalar(
+        lambda angle: -biases(np.array([angle]))[0], bounds=(best - step, best + step)
+    )
+    return max(float(found.max()), float(-refined.fun))
 
 
 def conditional_f(reduced: Reduced) -> Floats:

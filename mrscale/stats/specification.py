@@ -117,8 +117,8 @@ def hansen_j(reduced: Reduced, meats: Meats) -> TestResult:
     -----
     ``g'S^-1 g``, chi-square(L - P), for ``g = Z'(y - X b2)`` and b2 the two-step GMM estimate; S
     is the meat, not centred, at the 2SLS estimate (the defaults of linearmodels' ``IVGMM`` and of
-    Stata's ``gmm``). Instruments and covariates as moments give the same: the covariates' are met
-    exactly. Hansen (1982), *Econometrica* 50.
+    Stata's ``gmm``). Instruments and covariates as moments give the same: the covariates are
+    concentrated out. Hansen (1982), *Econometrica* 50.
     """
     name, dof = "Hansen J", reduced.num_instruments - reduced.num_exposures
     if dof <= 0:

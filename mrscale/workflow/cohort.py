@@ -23,6 +23,7 @@ from mrscale.results.logistic import LogisticIVResult
 from mrscale.stats.binary import SecondStageName
 from mrscale.stats.moments import Moments
 from mrscale.stats.reduced import reduce_design
+from mrscale.stats.small_sample import SmallSample
 from mrscale.stats.split_sample import overlap_warning
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.engine import Client, engine
@@ -72,7 +73,7 @@ def estimate(
     by: Literal["environment"] | None = None,
     estimator: EstimatorName = "2sls",
     errors: Errors = "robust",
-    small_sample: bool = False,
+    small_sample: SmallSample = False,
     first_stage: FirstStage = "same",
     outcome_model: OutcomeModel = "linear",
     prevalence: float | None = None,

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, get_args
 
 from mrscale.errors import InputError
 from mrscale.stats.kclass import KClassName
+from mrscale.stats.small_sample import SmallSample
 from mrscale.store.reader import GenotypeStore
 from mrscale.stream.products import trait_columns
 from mrscale.workflow.columns import require_choice, require_unique_names
@@ -27,7 +28,7 @@ class Options:
     by: Literal["environment"] | None
     estimator: EstimatorName
     errors: Errors
-    small_sample: bool
+    small_sample: SmallSample
     first_stage: FirstStage
     outcome_model: OutcomeModel
     prevalence: float | None

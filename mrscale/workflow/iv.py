@@ -24,6 +24,7 @@ from mrscale.stats.identification import listed
 from mrscale.stats.linalg import condition_number
 from mrscale.stats.moments import Floats
 from mrscale.stats.reduced import design_cross, reduce_design
+from mrscale.stats.small_sample import SmallSample, reference_dof, small_sample_scale
 from mrscale.stats.specification import TestResult
 from mrscale.workflow.columns import require_choice, require_unique_names
 from mrscale.workflow.iv_data import Data
@@ -49,7 +50,7 @@ def iv(
     errors: Errors = "robust",
     clusters: Any = None,
     weights: Any = None,
-    small_sample: bool = False,
+    small_sample: SmallSample = False,
     intercept: bool = True,
 ) -> IVResult:
     """Estimate the effect of exposures on an outcome with instruments.
@@ -75,10 +76,11 @@ def iv(
         Cluster of each person, for ``errors="cluster"``: families, or sites.
     weights : array-like, shape (N,), optional
         Positive weights of people; only their ratios matter.
-    small_sample : bool, default False
+    small_sample : bool or "n-k", default False
         Scale variances by N / (N - K), for clusters also by G / (G - 1) (N - 1) / N, and take
-        p-values from t(N - K) (linearmodels' ``debiased``; Stata's ``small``, which takes t(G - 1)
-        for clusters). Overidentification tests stay as they are.
+        p-values from t(N - K), for G clusters from t(G - 1): Stata's ``small``. ``"n-k"`` takes
+        t(N - K) with clusters too, as linearmodels' ``debiased``, and covers too seldom if they
+        are few. Overidentification tests stay as they are.
     intercept : bool, default True
 
     Returns
@@ -140,7 +142,9 @@ def fit_problem(problem: Problem, estimator: EstimatorName) -> Fit:
         return problem.k_class(estimator)
 
 
-def iv_result(problem: Problem, fit: Fit, estimator: EstimatorName, small_sample: bool) -> IVResult:
+def iv_result(
+    problem: Problem, fit: Fit, estimator: EstimatorName, small_sample: SmallSample
+) -> IVResult:
     """A fit as users hold it."""
     data, reduced, moments = problem.data, problem.reduced, problem.moments
     names = _parameter_names(problem)
@@ -160,7 +164,8 @@ def iv_result(problem: Problem, fit: Fit, estimator: EstimatorName, small_sample
         instruments=tuple(data.instruments.names),
         estimator=estimator,
         errors=problem.errors,
-        small_sample=small_sample,
+        small_sample=bool(small_sample),
+        dof=reference_dof(n, k, data.num_clusters, small_sample),
         num_obs=n,
         num_instruments=reduced.num_instruments,
         num_clusters=data.num_clusters,
@@ -207,13 +212,6 @@ def _small_sample_test(problem: Problem, fit: Fit) -> TestResult:
     parameters = problem.basis.num_parameters + problem.reduced.num_exposures
     scale = small_sample_scale(problem.moments.count, parameters, problem.data.num_clusters)
     return TestResult.chi_square(test.name, test.statistic / scale, problem.reduced.num_exposures)
-
-
-def small_sample_scale(count: int, parameters: int, clusters: int | None) -> float:
-    """``N / (N - K)``, and for G clusters ``(N - 1) / (N - K) G / (G - 1)``."""
-    if clusters is None:
-        return count / (count - parameters)
-    return (count - 1) / (count - parameters) * clusters / (clusters - 1)
 
 
 def design_notes(problem: Problem, condition: float) -> list[str]:

@@ -18,7 +18,7 @@ from mrscale.disclosure import show_count
 from mrscale.errors import InputError
 from mrscale.stats.identification import listed, require_estimable
 from mrscale.stats.linalg import standardised
-from mrscale.stats.moments import Floats, Moments
+from mrscale.stats.moments import Floats, Moments, tree_combine
 from mrscale.stats.reduced import Columns, Reduced, design_cross
 from mrscale.stats.scores import OuterSums
 from mrscale.stream.arrays import is_dask, reduce_rows
@@ -31,6 +31,8 @@ from mrscale.workflow.columns import (
     require_unique_names,
 )
 
+_TILE_ROWS = 2048
+"""Rows of which scores are made at once: they stay in the processor's cache."""
 _SAME = 1e-12
 """One minus the squared correlation of two columns that are the same."""
 
@@ -128,8 +130,20 @@ class Data:
         """
         sizes = None if self.codes is None else np.bincount(self.codes)
 
-        def block(rows: Floats, weights: Floats | None, codes: Any) -> OuterSums:
+        def tile(rows: Floats, weights: Floats | None, codes: Any) -> OuterSums:
             return OuterSums.from_block(scores(rows, weights), codes, sizes)
+
+        def block(rows: Floats, weights: Floats | None, codes: Any) -> OuterSums:
+            cuts = [slice(i, i + _TILE_ROWS) for i in range(0, max(len(rows), 1), _TILE_ROWS)]
+            tiles = [
+                tile(
+                    rows[cut],
+                    None if weights is None else weights[cut],
+                    None if codes is None else codes[cut],
+                )
+                for cut in cuts
+            ]
+            return tree_combine(tiles, partial(_combine, sizes=sizes))
 
         # people of a cluster side by side, where the rows are in memory: few clusters stay open
         in_memory = self.codes is not None and not any(is_dask(p.values) for p in self.parts)

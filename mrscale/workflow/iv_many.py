@@ -19,6 +19,7 @@ from mrscale.stats.crosses import Index
 from mrscale.stats.moments import Floats
 from mrscale.stats.pair_scores import PairScores
 from mrscale.stats.patterns import Labels
+from mrscale.stats.small_sample import SmallSample, reference_dof, small_sample_scale
 from mrscale.workflow.columns import require_choice
 from mrscale.workflow.pairs import PairRows
 
@@ -35,7 +36,7 @@ def iv_many(
     covariates: Any = None,
     errors: Errors = "robust",
     clusters: Any = None,
-    small_sample: bool = False,
+    small_sample: SmallSample = False,
     level: float = 0.95,
     memory_limit: int = MEMORY_LIMIT,
 ) -> pd.DataFrame:
@@ -56,9 +57,10 @@ def iv_many(
         ``"classical"``, ``"robust"`` (HC0) or ``"cluster"``.
     clusters : array-like, shape (N,), optional
         Cluster of each person, for ``errors="cluster"``.
-    small_sample : bool, default False
+    small_sample : bool or "n-k", default False
         As for :func:`mrscale.iv`: errors scaled by N / (N - K), for clusters also by
-        G / (G - 1) (N - 1) / N, and p-values from t(N - K).
+        G / (G - 1) (N - 1) / N, and p-values from t(N - K), for clusters t(G - 1)
+        unless "n-k".
     level : float, default 0.95
         Of the confidence intervals.
     memory_limit : int, default 512 MiB
@@ -118,27 +120,31 @@ def iv_many(
     return _table(rows, moments.labels, fits, found, small_sample, level)
 
 
-Variance = tuple[Floats, NDArray[np.int8]]
-"""Variances of the estimates of one pattern, and its notes; shapes (P, Q)."""
+Variance = tuple[Floats, NDArray[np.int8], float]
+"""Of one pattern: variances of the estimates and notes, shapes (P, Q), and degrees of freedom."""
 
 
-def _classical(fit: BatchFit, small_sample: bool) -> Variance:
+def _classical(fit: BatchFit, small_sample: SmallSample) -> Variance:
     assert fit.residual_ss is not None
     divisor = fit.count - (fit.num_parameters if small_sample else 0)
     variance = fit.residual_ss / divisor / fit.explained[:, None]
-    return variance, _noted(fit, variance)
+    dof = reference_dof(fit.count, fit.num_parameters, None, small_sample)
+    return variance, _noted(fit, variance), dof
 
 
-def _robust(fit: BatchFit, scores: PairScores, small_sample: bool, clustered: bool) -> Variance:
+def _robust(
+    fit: BatchFit, scores: PairScores, small_sample: SmallSample, clustered: bool
+) -> Variance:
     n, groups = fit.count, scores.num_groups
+    clusters = groups if clustered else None
     variance = scores.meat(fit.estimate) / fit.explained[:, None] ** 2
     if clustered and groups < 2:
         note = np.where(fit.note == 0, np.int8(ONE_CLUSTER), fit.note)
-        return np.full_like(variance, np.nan), note
+        return np.full_like(variance, np.nan), note, 1
     if small_sample:
-        variance = variance * n / (n - fit.num_parameters)
-        variance *= groups / (groups - 1) * (n - 1) / n if clustered else 1
-    return variance, _noted(fit, variance)
+        variance = variance * small_sample_scale(n, fit.num_parameters, clusters)
+    dof = reference_dof(n, fit.num_parameters, clusters, small_sample)
+    return variance, _noted(fit, variance), dof
 
 
 def _noted(fit: BatchFit, variance: Floats) -> NDArray[np.int8]:
@@ -150,13 +156,14 @@ def _table(
     labels: Labels,
     fits: Sequence[BatchFit],
     variances: Sequence[Variance],
-    small_sample: bool,
+    small_sample: SmallSample,
     level: float,
 ) -> pd.DataFrame:
     shape = labels.shape
-    columns = {name: np.full(shape, np.nan) for name in ("estimate", "std_error", "first_stage_f")}
-    counts = {n: np.zeros(shape, np.int64) for n in ("num_obs", "num_instruments", "dof", "note")}
-    for s, (fit, (variance, note)) in enumerate(zip(fits, variances, strict=True)):
+    numbers = ("estimate", "std_error", "first_stage_f", "dof")
+    columns = {name: np.full(shape, np.nan) for name in numbers}
+    counts = {n: np.zeros(shape, np.int64) for n in ("num_obs", "num_instruments", "note")}
+    for s, (fit, (variance, note, dof)) in enumerate(zip(fits, variances, strict=True)):
         p, q = fit.crosses.exposures, fit.crosses.outcomes
         i, j = np.nonzero(labels[np.ix_(p, q)] == s)
         here = (p[i], q[j])
@@ -165,10 +172,10 @@ def _table(
         columns["first_stage_f"][here] = fit.first_stage_f[i]
         counts["num_obs"][here] = fit.count
         counts["num_instruments"][here] = fit.num_instruments[i]
-        counts["dof"][here] = fit.count - fit.num_parameters
+        columns["dof"][here] = dof
         counts["note"][here] = note[i, j]
     one = {name: values.ravel() for name, values in (columns | counts).items()}
-    reference = stats.t(np.maximum(one["dof"], 1)) if small_sample else stats.norm
+    reference = stats.t(np.fmax(one["dof"], 1)) if small_sample else stats.norm
     statistic = one["estimate"] / one["std_error"]
     half = reference.isf((1 - level) / 2) * one["std_error"]
     return pd.DataFrame(

@@ -27,6 +27,7 @@ from mrscale.stats.moments import Floats, Moments, combine_keyed, pool
 from mrscale.stats.reduced import Basis, Columns, Reduced, reduce_design
 from mrscale.stats.resampling import leave_each_out
 from mrscale.stats.scores import OuterSums, canonical_rows, iv_scores
+from mrscale.stats.small_sample import SmallSample
 from mrscale.stats.specification import TestResult
 from mrscale.stats.split_sample import OtherFirstStage, between_groups, cross_fit
 from mrscale.workflow.columns import (
@@ -53,7 +54,7 @@ def split_iv(
     groups: Any,
     errors: Errors = "robust",
     clusters: Any = None,
-    small_sample: bool = False,
+    small_sample: SmallSample = False,
 ) -> IVResult:
     """Two-stage least squares whose first stage, for each group of people, is that of the others.
 
@@ -71,7 +72,7 @@ def split_iv(
         All allow for what groups share that are in each other's first stage.
     clusters : array-like, shape (N,), optional
         Cluster of each person, for ``errors="cluster"``; inside one group each.
-    small_sample : bool, default False
+    small_sample : bool or "n-k", default False
         As for :func:`mrscale.iv`.
 
     Returns
@@ -145,7 +146,7 @@ def fit_split(
     moments: Sequence[Moments],
     *,
     errors: Errors,
-    small_sample: bool = False,
+    small_sample: SmallSample = False,
 ) -> IVResult:
     """Fit :func:`split_iv` to columns or to the rows of a store.
 

@@ -27,8 +27,8 @@ from mrscale.stats.kclass import Influence, KClass, KClassName, fit_kclass, kapp
 from mrscale.stats.moments import Floats, Moments, pool
 from mrscale.stats.pooling import interval, meta_analysis, random_effects
 from mrscale.stats.reduced import Columns, Reduced, reduce_design
+from mrscale.stats.small_sample import SmallSample, reference_dof, small_sample_scale
 from mrscale.stream.products import Group
-from mrscale.workflow.iv import small_sample_scale
 from mrscale.workflow.store_data import StoreData
 
 NOBODY = "nobody here has the exposure, the outcome and every covariate"
@@ -145,7 +145,7 @@ def estimates_table(
     subsets: Sequence[Subset],
     sums: dict[str, Floats] | None,
     *,
-    small_sample: bool,
+    small_sample: SmallSample,
 ) -> pd.DataFrame:
     """Rows of :data:`mrscale.results.cohort.ESTIMATES`.
 
@@ -155,7 +155,7 @@ def estimates_table(
     subsets : sequence of Subset
     sums : dict of str to ndarray, shapes (P, P), or None
         Sums of products of influence values, by label; None for classical errors.
-    small_sample : bool
+    small_sample : bool or "n-k"
         As for :func:`mrscale.iv`.
     """
     rows: list[dict[str, Any]] = []
@@ -167,12 +167,13 @@ def estimates_table(
         fit, reduced = subset.fit.kclass, subset.fit.reduced
         cov = fit.bread * fit.residual_ss / subset.num_obs if sums is None else sums[subset.label]
         n, k = subset.num_obs, reduced.num_controls + reduced.num_exposures
+        dof = reference_dof(n, k, subset.num_clusters, small_sample)
         if small_sample:
             cov = cov * small_sample_scale(n, k, subset.num_clusters)
         same["num_instruments"] = reduced.num_instruments
         f = classical_f(reduced) if reduced.num_instruments else np.full(len(exposures), np.nan)
         for i, name in enumerate(exposures):
-            numbers = wald(fit.estimate[i], cov[i, i] ** 0.5, n - k if small_sample else math.inf)
+            numbers = wald(fit.estimate[i], cov[i, i] ** 0.5, dof)
             rows.append({**same, "exposure": name, **numbers, "first_stage_f": float(f[i])})
     return pd.DataFrame(rows, columns=list(ESTIMATES))
 

@@ -38,7 +38,7 @@ def make(missing=0.0, seed=5, num_people=N):
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.1])
-@pytest.mark.parametrize("small_sample", [False, True])
+@pytest.mark.parametrize("small_sample", [False, "n-k"])
 @pytest.mark.parametrize("errors", ["classical", "robust", "cluster"])
 def test_every_pair_equals_linearmodels(errors, small_sample, missing):
     y, x, z, w, family = make(missing)
@@ -52,7 +52,7 @@ def test_every_pair_equals_linearmodels(errors, small_sample, missing):
         controls = np.column_stack([np.ones(keep.sum()), w[keep]])
         more = {"clusters": family[keep]} if errors == "cluster" else {}
         oracle = IV2SLS(y[keep, q], controls, x[keep, p], z[keep].astype(float)).fit(
-            cov_type=LINEARMODELS[errors], debiased=small_sample, **more
+            cov_type=LINEARMODELS[errors], debiased=bool(small_sample), **more
         )
         lower, upper = oracle.conf_int().iloc[-1]
         found = [row.estimate, row.std_error, row.statistic, row.ci_lower, row.ci_upper]

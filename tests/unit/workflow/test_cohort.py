@@ -138,7 +138,7 @@ def test_other_estimators_equal_those_in_memory(rich, estimator):
 
 
 @pytest.mark.parametrize("estimator", ["2sls", "ols"])
-@pytest.mark.parametrize("small_sample", [False, True])
+@pytest.mark.parametrize("small_sample", [False, "n-k"])
 @pytest.mark.parametrize("errors", ERRORS)
 def test_each_environment_equals_linearmodels(rich, errors, small_sample, estimator):
     options = {"errors": errors, "small_sample": small_sample, "estimator": estimator}
@@ -155,7 +155,7 @@ def test_each_environment_equals_linearmodels(rich, errors, small_sample, estima
             else IV2SLS(c.y[inside], one, x, z)
         )
         more = {"clusters": c.cluster[inside]} if errors == "cluster" else {}
-        expected = model.fit(cov_type=LINEARMODELS[errors], debiased=small_sample, **more)
+        expected = model.fit(cov_type=LINEARMODELS[errors], debiased=bool(small_sample), **more)
         low, high = expected.conf_int().iloc[-1]
         wanted = [expected.params.iloc[-1], expected.std_errors.iloc[-1], low, high]
         got = [row.estimate, row.std_error, row.ci_lower, row.ci_upper]
