@@ -1,7 +1,8 @@
 """``mrscale.iv`` against numbers that other software printed.
 
 Conventions: Stata's ``ivregress, small`` scales variances as ``small_sample=True`` does (for
-clusters by ``(N - 1) / (N - K) G / (G - 1)``); its p-values with clusters are from t(G - 1), as ours. Its LIML kappa and GMM J are ours. GMM weights follow the errors.
+clusters by ``(N - 1) / (N - K) G / (G - 1)``); its p-values with clusters are from t(G - 1), as
+ours. Its LIML kappa and GMM J are ours. GMM weights follow the errors.
 """
 
 from __future__ import annotations
