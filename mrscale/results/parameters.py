@@ -99,7 +99,7 @@ def require_level(level: float) -> None:
     """Refuse a coverage that is none."""
     if not 0 < level < 1:
         raise InputError(
-            f"level is the coverage of an interval, between 0 and 1; found {level}; "
+            f"level must lie between 0 and 1; found {level}; it is the coverage of an interval: "
             "give 0.95 for a 95 % interval"
         )
 

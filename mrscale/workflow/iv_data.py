@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError
+from mrscale.sampling.plan import blocks
 from mrscale.stats.identification import listed, require_estimable
 from mrscale.stats.linalg import standardised
 from mrscale.stats.moments import Floats, Moments, tree_combine
@@ -128,27 +129,32 @@ class Data:
 
         Takes a function of design rows and their weights that gives arrays of shapes (N, J).
         """
-        sizes = None if self.codes is None else np.bincount(self.codes)
-
-        def tile(rows: Floats, weights: Floats | None, codes: Any) -> OuterSums:
-            return OuterSums.from_block(scores(rows, weights), codes, sizes)
+        sizes = self._cluster_sizes
+        combine = partial(_combine, sizes=sizes)
 
         def block(rows: Floats, weights: Floats | None, codes: Any) -> OuterSums:
-            cuts = [slice(i, i + _TILE_ROWS) for i in range(0, max(len(rows), 1), _TILE_ROWS)]
             tiles = [
-                tile(
-                    rows[cut],
-                    None if weights is None else weights[cut],
-                    None if codes is None else codes[cut],
+                OuterSums.from_block(
+                    scores(rows[tile], None if weights is None else weights[tile]),
+                    None if codes is None else codes[tile],
+                    sizes,
                 )
-                for cut in cuts
+                for tile in blocks(max(len(rows), 1), _TILE_ROWS)
             ]
-            return tree_combine(tiles, partial(_combine, sizes=sizes))
+            return tree_combine(tiles, combine)
 
-        # people of a cluster side by side, where the rows are in memory: few clusters stay open
-        in_memory = self.codes is not None and not any(is_dask(p.values) for p in self.parts)
-        order = np.argsort(self.codes, kind="stable") if in_memory else None  # type: ignore[arg-type]
-        return self._reduce(block, partial(_combine, sizes=sizes), order)
+        return self._reduce(block, combine, self._cluster_order)
+
+    @cached_property
+    def _cluster_sizes(self) -> NDArray[np.int64] | None:
+        return None if self.codes is None else np.bincount(self.codes)
+
+    @cached_property
+    def _cluster_order(self) -> NDArray[np.intp] | None:
+        """People of a cluster side by side, where rows are in memory: few clusters stay open."""
+        if self.codes is None or any(is_dask(part.values) for part in self.parts):
+            return None
+        return np.argsort(self.codes, kind="stable")
 
     def sums(self, kernel: Callable[[Floats, Floats | None], Any], combine: Any) -> Any:
         """A pass for any other sum over blocks of design rows and their weights."""

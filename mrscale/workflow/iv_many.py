@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mrscale.errors import InputError
+from mrscale.results.parameters import require_level
 from mrscale.stats.batch import EXACT, NOTES, ONE_CLUSTER, BatchFit, fit_pairs
 from mrscale.stats.crosses import Index
 from mrscale.stats.moments import Floats
@@ -232,5 +233,4 @@ def _require_choices(errors: str, clusters: Any, level: float) -> None:
             'errors="cluster" needs clusters, and clusters need errors="cluster"; give both or '
             "neither"
         )
-    if not 0 < level < 1:
-        raise InputError(f"level must lie between 0 and 1, such as 0.95; found {level}")
+    require_level(level)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import runpy
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ from mrscale.config import load_study
 from mrscale.report import load_result
 from mrscale.simulate import simulate
 from mrscale.workflow.study import run
+
+insert = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "page.py"))["insert"]
 
 HEADER = """# Calibration of the learned estimate
 
@@ -109,7 +112,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        options.write.write_text(text)
+        insert(options.write, "learned estimate", text)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Stores with a twist, without Spark."""
+"""Stores with a twist, without Spark, and the columns of a regression."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,3 +32,25 @@ def changed_store(small_store, tmp_path):
 def small(small_store):
     """The small store, opened."""
     return open_store(small_store)
+
+
+@pytest.fixture(scope="session")
+def made() -> Callable[..., dict[str, Any]]:
+    """Makes the columns of a regression of some people."""
+
+    def people(n: int = 400, seed: int = 4) -> dict[str, Any]:
+        """Dosages, a confounded exposure, a heteroskedastic outcome; families side by side."""
+        rng = np.random.default_rng(seed)
+        z = rng.binomial(2, 0.4, (n, 3)).astype(np.int8)
+        u, w = rng.normal(size=n), rng.normal(size=(n, 2))
+        x = z.sum(1) + u + w[:, 0] + rng.normal(size=n)
+        y = 0.5 * x + u * (1 + z[:, 0]) + w.sum(1) + rng.normal(size=n)
+        return {"outcome": y, "exposure": x, "instruments": z, "covariates": w}
+
+    return people
+
+
+@pytest.fixture(scope="module")
+def data(made: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """Columns of a regression of 400 people."""
+    return made()

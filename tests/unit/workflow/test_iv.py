@@ -19,21 +19,6 @@ from mrscale.stream.arrays import BLOCK_ROWS
 ESTIMATORS = ["ols", "2sls", "liml", "fuller", "gmm", "cue", "jive", "ujive"]
 
 
-def made(n: int = 400, seed: int = 4) -> dict[str, Any]:
-    """Dosages, a confounded exposure, a heteroskedastic outcome; families side by side."""
-    rng = np.random.default_rng(seed)
-    z = rng.binomial(2, 0.4, (n, 3)).astype(np.int8)
-    u, w = rng.normal(size=n), rng.normal(size=(n, 2))
-    x = z.sum(1) + u + w[:, 0] + rng.normal(size=n)
-    y = 0.5 * x + u * (1 + z[:, 0]) + w.sum(1) + rng.normal(size=n)
-    return {"outcome": y, "exposure": x, "instruments": z, "covariates": w}
-
-
-@pytest.fixture(scope="module")
-def data() -> dict[str, Any]:
-    return made()
-
-
 def fit(data: dict[str, Any], **changes: Any) -> mr.results.IVResult:
     return mr.iv(**data | changes)
 
@@ -73,7 +58,7 @@ def test_pandas_xarray_dask_and_numpy_give_the_same_bits(data, estimator):
 
 
 @pytest.mark.parametrize("errors", ["robust", "cluster"])
-def test_any_chunking_gives_the_same_bits(errors):
+def test_any_chunking_gives_the_same_bits(errors, made):
     data = made(3 * BLOCK_ROWS + 123)
     # families of three are side by side, and some of them across two blocks
     clusters = np.arange(len(data["outcome"])) // 3 if errors == "cluster" else None
@@ -88,7 +73,7 @@ def test_any_chunking_gives_the_same_bits(errors):
     assert_same_bits(fit(mixed, errors=errors, clusters=clusters), expected)
 
 
-def test_any_number_of_workers_gives_the_same_bits():
+def test_any_number_of_workers_gives_the_same_bits(made):
     data = made(2 * BLOCK_ROWS + 77)
     options = {"errors": "cluster", "clusters": np.arange(len(data["outcome"])) // 3}
     lazy = {name: da.from_array(value, chunks=4000) for name, value in data.items()}
@@ -112,7 +97,7 @@ def test_any_number_of_workers_gives_the_same_bits():
         assert_same_bits(fit(lazy, estimator="ujive", **options), expected)
 
 
-def test_scattered_clusters_are_the_same_beyond_rounding():
+def test_scattered_clusters_are_the_same_beyond_rounding(made):
     data = made(2 * BLOCK_ROWS)
     clusters = np.random.default_rng(0).integers(0, 3000, len(data["outcome"]))
     expected = fit(data, errors="cluster", clusters=clusters)

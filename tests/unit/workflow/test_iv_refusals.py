@@ -12,21 +12,6 @@ import mrscale as mr
 from mrscale.errors import InputError
 
 
-def made(n: int = 400, seed: int = 4) -> dict[str, Any]:
-    """Dosages, a confounded exposure, a heteroskedastic outcome; families side by side."""
-    rng = np.random.default_rng(seed)
-    z = rng.binomial(2, 0.4, (n, 3)).astype(np.int8)
-    u, w = rng.normal(size=n), rng.normal(size=(n, 2))
-    x = z.sum(1) + u + w[:, 0] + rng.normal(size=n)
-    y = 0.5 * x + u * (1 + z[:, 0]) + w.sum(1) + rng.normal(size=n)
-    return {"outcome": y, "exposure": x, "instruments": z, "covariates": w}
-
-
-@pytest.fixture(scope="module")
-def data() -> dict[str, Any]:
-    return made()
-
-
 def fit(data: dict[str, Any], **changes: Any) -> mr.results.IVResult:
     return mr.iv(**data | changes)
 
