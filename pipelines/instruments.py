@@ -245,13 +245,13 @@ _REASONS = {
 def _unmatched(
     listed: pd.DataFrame, fitting: pd.DataFrame, chosen: pd.DataFrame, sites: pd.DataFrame
 ) -> pd.DataFrame:
-    rest = listed.drop(index=chosen["row"].unique())
+    rest = listed.drop(index=pd.Index(chosen["row"].unique()))
     positions = pd.MultiIndex.from_arrays([contig_key(sites["contig"]), sites["position"]])
     there = pd.MultiIndex.from_frame(rest[["contig_key", "position"]]).isin(positions)
     fits = rest.index.isin(fitting["row"])
     ambiguous = rest.index.isin(fitting.loc[fitting["ambiguous"], "row"])
     found = np.select([ambiguous, fits, there], ["ambiguous", "duplicate", "alleles"], "absent")
-    status = rest["status"].where(rest["status"] != "", found)
+    status = rest["status"].where(rest["status"] != "", pd.Series(found, index=rest.index))
     return rest.assign(
         status=status, reason=rest["reason"].where(rest["reason"] != "", status.map(_REASONS))
     )

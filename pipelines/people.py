@@ -222,7 +222,7 @@ def _check_environments(environment: pd.Series) -> None:
             f"at least two environments are required, but the environment column has {len(counts)} "
             "value among the genotyped people; choose another environment_column"
         )
-    small = sorted(name for name, count in counts.items() if is_small(int(count)))
+    small = sorted(str(name) for name, count in counts.items() if is_small(int(count)))
     if small:
         # a column of ids, taken for environments by mistake, must not be shown
         shown = 0 < len(small) <= min(_NAMES_SHOWN, len(counts) - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,4 +123,5 @@ def matrix(table: pd.DataFrame, role: str) -> NDArray[np.float32]:
 
 def trait_columns(table: pd.DataFrame) -> list[tuple[str, str]]:
     """The columns that are traits, as (role, name)."""
-    return [column for column in table.columns if isinstance(column, tuple)]
+    columns: list[Any] = list(table.columns)
+    return [column for column in columns if isinstance(column, tuple)]

@@ -136,7 +136,7 @@ def store_arrays(chosen: Chosen) -> dict[str, NDArray[Any]]:
 def _variant_ids(table: pd.DataFrame) -> pd.Series:
     """The file's own identifier where it has a unique one, else contig:position:ref:alt."""
     columns = [table[name].astype(str) for name in ("contig", "position", "ref", "alt")]
-    coordinates = columns[0].str.cat(columns[1:], sep=":")
+    coordinates = columns[0].str.cat(pd.concat(columns[1:], axis=1), sep=":")
     usable = (table["rsid"] != "") & ~table["rsid"].duplicated(keep=False)
     return table["rsid"].where(usable, coordinates)
 

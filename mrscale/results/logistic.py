@@ -70,7 +70,7 @@ class LogisticIVResult(Parameters):
         """Odds ratio per unit of each exposure: ``odds_ratio``, ``ci_lower`` and ``ci_upper``."""
         log = pd.concat([self.params, self.conf_int(level)], axis=1).loc[list(self.exposures)]
         with np.errstate(over="ignore"):  # an exposure in tiny units: infinity is the answer
-            found = np.exp(log)
+            found = pd.DataFrame(np.exp(log))
         return found.set_axis(["odds_ratio", "ci_lower", "ci_upper"], axis=1)
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:

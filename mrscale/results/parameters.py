@@ -90,7 +90,7 @@ def plain(value: Any) -> Any:
 def rows(table: pd.DataFrame, key: str) -> list[dict[str, Any]]:
     """A table as records, its index as ``key``."""
     return [
-        {key: name, **{column: plain(value) for column, value in row.items()}}
+        {key: name, **{str(column): plain(value) for column, value in row.items()}}
         for name, row in zip(table.index, table.to_dict("records"), strict=True)
     ]
 

@@ -155,8 +155,8 @@ def _write(
         "outcome": "outcome",
         "latents": {
             "file": files.LATENTS,
-            "exogenous": [c for c in latents if c.startswith("z_i_")],
-            "confounded": [c for c in latents if c.startswith("z_c_")],
+            "exogenous": [c for c in map(str, latents) if c.startswith("z_i_")],
+            "confounded": [c for c in map(str, latents) if c.startswith("z_c_")],
         },
         "parameters": model.parameters | COEFFICIENTS | {"num_neutral": cohort.neutral.shape[1]},
         "instrument_rows": kinds,

@@ -77,11 +77,11 @@ def _rows(
         {
             "chromosome": variants.chromosome,
             "base_pair_location": variants.position,
-            "effect_allele": effect_allele.mask(
-                other_strand, effect_allele.str.translate(_COMPLEMENT)
+            "effect_allele": np.where(
+                other_strand, effect_allele.str.translate(_COMPLEMENT), effect_allele
             ),
-            "other_allele": other_allele.mask(
-                other_strand, other_allele.str.translate(_COMPLEMENT)
+            "other_allele": np.where(
+                other_strand, other_allele.str.translate(_COMPLEMENT), other_allele
             ),
             "effect_allele_frequency": np.where(flipped, 1 - frequency, frequency),
             "beta": np.where(flipped, -statistics.beta, statistics.beta),

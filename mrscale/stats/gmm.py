@@ -258,9 +258,10 @@ def _descend(
         return float(total @ multiplier) / 2, root.T @ (down - problem.ar.T @ multiplier)
 
     # z is in standard errors; rounding of the criterion hides smaller steps from a line search
-    options = {"gtol": 1e-8}
     origin = np.zeros(len(start))
-    found = optimize.minimize(half_criterion, origin, method="BFGS", jac=True, options=options)
+    found = optimize.minimize(
+        half_criterion, origin, method="BFGS", jac=True, options={"gtol": 1e-8}
+    )
     return start + root @ found.x, found
 
 

@@ -146,7 +146,7 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}; found {value!r}{hint}")
 
 
-def _unpacked(value: Any) -> tuple[Any, Sequence[Any] | None, pd.Index | None]:
+def _unpacked(value: Any) -> tuple[Any, Sequence[Any] | pd.Index | None, pd.Index | None]:
     """An array, the names of its columns and the labels of its rows, where there are any.
 
     Labels 0, 1, 2, ... that pandas made up itself are none, as in linearmodels.

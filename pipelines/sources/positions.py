@@ -40,7 +40,7 @@ def in_spelling_of(genome: Any, positions: pd.DataFrame) -> Wanted:
     wanted: Wanted = {}
     for key, group in positions.groupby("contig_key"):
         position = np.unique(group["position"].to_numpy(dtype=np.int64))
-        for contig in named.get(key, []) if genome else spellings(str(key)):
+        for contig in named.get(str(key), []) if genome else spellings(str(key)):
             last = genome.lengths[contig] if genome else _LAST_POSITION
             wanted[contig] = position[(position >= 1) & (position <= last)]
     return wanted

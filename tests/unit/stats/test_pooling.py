@@ -80,19 +80,21 @@ def test_the_mean_of_replicates_covers_at_its_level(within, least, most):
 
 
 @pytest.mark.parametrize(
-    ("method", "name"), [("dersimonian-laird", "dl"), ("paule-mandel", "iterated")]
+    ("method", "name", "digits"),
+    [("dersimonian-laird", "dl", 1e-8), ("paule-mandel", "iterated", 1e-5)],
 )
 @pytest.mark.parametrize("seed", [2, 3, 4, 6])
-def test_random_effects_equal_statsmodels(method, name, seed):
+def test_random_effects_equal_statsmodels(method, name, digits, seed):
     rng = np.random.default_rng(seed)
     errors = rng.uniform(0.05, 0.3, 6)
     estimates = rng.normal(0.3, 0.3, 6) + rng.normal(0, errors)
     found = random_effects(estimates, errors, method=method)
-    # it does not truncate at zero: these seeds have a positive variance
-    oracle = combine_effects(estimates, errors**2, method_re=name, atol=1e-14, maxiter=10_000)
-    assert_allclose(found.tau2, oracle.tau2, rtol=1e-8)
-    assert_allclose(found.estimate, oracle.mean_effect_re, rtol=1e-8)
-    assert_allclose(found.std_error, oracle.sd_eff_w_re, rtol=1e-8)
+    # it does not truncate at zero: these seeds have a positive variance; asked for more digits of
+    # an iteration, it gives zero where rounding makes the last step too long
+    oracle = combine_effects(estimates, errors**2, method_re=name)
+    assert_allclose(found.tau2, oracle.tau2, rtol=digits)
+    assert_allclose(found.estimate, oracle.mean_effect_re, rtol=digits)
+    assert_allclose(found.std_error, oracle.sd_eff_w_re, rtol=digits)
     half = stats.t.isf(0.025, 4) * math.sqrt(found.tau2 + found.std_error**2)
     assert_allclose(found.prediction, [found.estimate - half, found.estimate + half], rtol=1e-10)
 
