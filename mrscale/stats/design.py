@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 from mrscale.stats.moments import Floats
 
 
+def is_missing(dosage: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which calls are missing: negative integers (hard calls), or NaN among floats."""
+    return dosage < 0 if dosage.dtype.kind in "iu" else np.isnan(dosage)
+
+
 def fill_missing(
     dosage: NDArray[Any], environment: NDArray[np.int16], mean_dosage: Floats
 ) -> Floats:
@@ -21,8 +26,8 @@ def fill_missing(
 
     Parameters
     ----------
-    dosage : ndarray, shape (N, M), int8 or float32
-        Effect alleles from 0 to 2; negative or NaN is missing.
+    dosage : ndarray, shape (N, M), of integers or floats
+        Effect alleles from 0 to 2, or other instruments; see :func:`is_missing`.
     environment : ndarray, shape (N,), int16
         Environment code of each person.
     mean_dosage : ndarray, shape (E, M), float64
@@ -33,7 +38,7 @@ def fill_missing(
     ndarray, shape (N, M), float64
     """
     filled = dosage.astype(np.float64)
-    rows, columns = np.nonzero(~(dosage >= 0))
+    rows, columns = np.nonzero(is_missing(dosage))
     filled[rows, columns] = mean_dosage[environment[rows], columns]
     return filled
 

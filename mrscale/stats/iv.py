@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from mrscale.stats.first_stage import classical_f
 from mrscale.stats.identification import require_estimable
 from mrscale.stats.kclass import Influence, fit_kclass
@@ -30,12 +32,17 @@ class LinearIV:
         Classical F of the excluded instruments; NaN for OLS.
     num_instruments : int
         Rank of the partialled instruments.
+    reduced : Reduced
+    to_instruments : ndarray, shape (C, L)
+        From a centred design row to its instruments in canonical form.
     """
 
     estimate: float
     influences: Influence
     first_stage_f: float
     num_instruments: int
+    reduced: Reduced
+    to_instruments: Floats
 
     def influence(self, rows: Floats) -> Floats:
         """Influence value of each person on the estimate, shape (N,).
@@ -43,6 +50,14 @@ class LinearIV:
         The sum of their squares is the heteroskedasticity-robust (HC0) variance.
         """
         return self.influences.of_rows(rows)[:, 0]
+
+    def scores(self, rows: Floats) -> Floats:
+        """Instruments times residual of each person, shape (N, L); their outer products are what
+        Hansen's J weighs."""
+        centred = rows - self.influences.origin
+        return np.asarray(
+            (centred @ self.to_instruments) * (centred @ self.influences.residual)[:, None]
+        )
 
 
 def two_stage_least_squares(moments: Moments, num_instruments: int) -> LinearIV:
@@ -86,4 +101,11 @@ def reduced_pair(moments: Moments, num_instruments: int) -> tuple[Reduced, Basis
 def _fit(reduced: Reduced, basis: Basis, kappa: float, first_stage_f: float) -> LinearIV:
     fit = fit_kclass(reduced, kappa)
     influences = Influence.of(fit, reduced, basis)
-    return LinearIV(float(fit.estimate[0]), influences, first_stage_f, reduced.num_instruments)
+    return LinearIV(
+        float(fit.estimate[0]),
+        influences,
+        first_stage_f,
+        reduced.num_instruments,
+        reduced,
+        basis.instruments,
+    )

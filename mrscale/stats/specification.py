@@ -120,11 +120,17 @@ def hansen_j(reduced: Reduced, meats: Meats) -> TestResult:
     Stata's ``gmm``). Instruments and covariates as moments give the same: the covariates are
     concentrated out. Hansen (1982), *Econometrica* 50.
     """
+    meat = meats.of_residual(fit_kclass(reduced, 1.0).residual_weights)
+    return hansen_j_of(reduced, meat, meats.num_groups)
+
+
+def hansen_j_of(reduced: Reduced, meat: Floats, num_groups: int) -> TestResult:
+    """:func:`hansen_j` given ``S = sum_g (Z'u)_g (Z'u)_g'``, shape (L, L), u the 2SLS residual."""
     name, dof = "Hansen J", reduced.num_instruments - reduced.num_exposures
     if dof <= 0:
         return TestResult.not_applicable(name, _JUST_IDENTIFIED)
-    root, rank = whitening(meats.of_residual(fit_kclass(reduced, 1.0).residual_weights))
-    if min(rank, meats.num_groups - 1) < reduced.num_instruments:
+    root, rank = whitening(meat)
+    if min(rank, num_groups - 1) < reduced.num_instruments:
         return TestResult.not_applicable(name, FEW_GROUPS)
     # J is what least squares of the whitened moments leaves
     y, q = root.T @ reduced.zy, np.linalg.qr(root.T @ reduced.zx)[0]

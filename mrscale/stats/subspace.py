@@ -19,6 +19,10 @@ from mrscale.errors import InputError
 from mrscale.stats.moments import Floats, Moments, pool
 
 MAX_FACTORS = 20
+FEW_VARIANTS = 10
+"""Up to so many variants, all of their components are kept unless the last ones are alike."""
+DEGENERATE = 1e-8
+"""Share of the mean eigenvalue below which a component is rounding only."""
 TRACY_WIDOM_99 = 2.0234
 """99 % quantile of the Tracy-Widom law (beta = 1)."""
 
@@ -64,20 +68,22 @@ def fit_front_end(moments: Moments, factors: int | None = None) -> FrontEnd:
     Raises
     ------
     InputError
-        If fewer than two variants vary, or more factors are asked for than there are.
+        If fewer than two variants vary by themselves, or more factors are asked for than there
+        are.
     """
     variance = np.diag(moments.covariance)
     varying = variance > 0
-    available = min(int(varying.sum()), moments.count - 1)
-    if available < 2 or (factors or 0) > available:
-        raise InputError(
-            f"learned instruments need at least {factors or 2} varying variants and more people "
-            f"than that; found {available}; give more instruments or lower [encoder] factors"
-        )
     scale = np.where(varying, 1 / np.sqrt(np.where(varying, variance, 1)), 0)
     correlation = moments.covariance * np.outer(scale, scale)
     values, vectors = linalg.eigh(correlation)
     values, vectors = values[::-1], _oriented(vectors[:, ::-1])
+    available = min(int((values > DEGENERATE).sum()), moments.count - 1)
+    if available < 2 or (factors or 0) > available:
+        raise InputError(
+            f"learned instruments need at least {factors or 2} varying variants, none of them a "
+            f"copy of others, and more people than that; found {available}; give more instruments "
+            "or lower factors"
+        )
     p = factors or count_factors(values[:available], moments.count)
     projection = scale[:, None] * vectors[:, :p] / np.sqrt(values[:p])
     return FrontEnd(moments.mean, projection, values[:40])
@@ -103,6 +109,10 @@ def count_factors(eigenvalues: Floats, num_people: int) -> int:
     among those above the noise edge: the Marchenko-Pastur edge plus the 99 % Tracy-Widom
     fluctuation (Johnstone 2001), rescaled by the mean of the eigenvalues still unexplained. The
     ratio is there because binomial noise of unequal variance passes the edge alone.
+
+    Of at most 10 variants of which all but one or two pass the edge, nothing looks like noise
+    (which leaves many eigenvalues alike), and all are kept: a ratio would drop a factor where there
+    is nothing but factors.
     """
     n, total = num_people, len(eigenvalues)
     above = 0
@@ -113,6 +123,8 @@ def count_factors(eigenvalues: Floats, num_people: int) -> int:
         if eigenvalues[above] <= eigenvalues[above:].mean() * (centre + TRACY_WIDOM_99 * spread):
             break
         above += 1
+    if total <= FEW_VARIANTS and total - above <= 2:
+        return total
     if above <= 2:
         return 2
     ratios = eigenvalues[1:above] / eigenvalues[2 : above + 1]

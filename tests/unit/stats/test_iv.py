@@ -6,12 +6,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from linearmodels.iv import IV2SLS
+from linearmodels.iv import IV2SLS, IVGMM
 from numpy.testing import assert_allclose
 
 from mrscale.errors import InputError
 from mrscale.stats.iv import ordinary_least_squares, two_stage_least_squares
 from mrscale.stats.moments import Moments
+from mrscale.stats.specification import hansen_j_of
 
 
 def design(seed, n=400, m=3, k=2, effect=0.7):
@@ -112,3 +113,72 @@ def test_instruments_without_variation_are_refused():
     rows = np.column_stack([np.ones((100, 2)), rng.normal(size=(100, 2))])
     with pytest.raises(InputError, match="no instrument varies"):
         two_stage_least_squares(Moments.from_block(rows), 2)
+
+
+def gmm(z, w, x, y, **options):
+    """Two-step GMM, whose weights are those of the 2SLS residuals."""
+    exog = np.column_stack([np.ones(len(y)), w])
+    return IVGMM(y, exog, x, z, **options).fit(iter_limit=2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("m", "k"), [(2, 0), (3, 2), (6, 4)])
+def test_scores_give_hansens_j_of_linearmodels(seed, m, k):
+    z, w, x, y = design(seed, m=m, k=k)
+    rows = stack(z, w, x, y)
+    fit = two_stage_least_squares(Moments.from_block(rows), m)
+    scores = fit.scores(rows)
+    found = hansen_j_of(fit.reduced, scores.T @ scores, len(y))
+    expected = gmm(z, w, x, y, weight_type="robust").j_stat
+    assert_allclose(found.statistic, expected.stat, rtol=1e-7)
+    assert_allclose(found.pvalue, expected.pval, rtol=1e-7)
+    assert found.dof == m - 1
+
+
+def test_scores_summed_over_families_give_the_clustered_j_of_linearmodels():
+    z, w, x, y = design(4)
+    family = np.random.default_rng(0).integers(0, 60, len(y))
+    y = y + np.random.default_rng(1).normal(size=60)[family]
+    rows = stack(z, w, x, y)
+    fit = two_stage_least_squares(Moments.from_block(rows), 3)
+    sums = np.stack([fit.scores(rows[family == code]).sum(0) for code in range(60)])
+    found = hansen_j_of(fit.reduced, sums.T @ sums, 60)
+    expected = gmm(z, w, x, y, weight_type="clustered", clusters=family).j_stat
+    assert_allclose(found.statistic, expected.stat, rtol=1e-7)
+
+
+def test_scores_are_orthonormal_instruments_times_the_residual():
+    z, w, x, y = design(5)
+    rows = stack(z, w, x, y)
+    fit = two_stage_least_squares(Moments.from_block(rows), 3)
+    controls = np.column_stack([np.ones(len(y)), w])
+
+    def off(v):
+        return v - controls @ np.linalg.lstsq(controls, v)[0]
+
+    residual = off(y) - fit.estimate * off(x)
+    instruments = fit.scores(rows) / residual[:, None]
+    assert_allclose(instruments.T @ instruments, np.eye(3), atol=1e-9)
+    q = np.linalg.qr(off(z))[0]
+    assert_allclose(q @ (q.T @ instruments), instruments, atol=1e-9)
+    # of blocks they are the rows of the whole, and they see the residual of 2SLS
+    assert_allclose(fit.scores(rows[:7]), fit.scores(rows)[:7], rtol=1e-12)
+    assert_allclose(fit.reduced.zx.T @ fit.scores(rows).sum(0), 0, atol=1e-8)
+
+
+def test_scores_of_a_person_do_not_depend_on_units_or_copies_of_instruments():
+    z, w, x, y = design(6)
+    plain, other = stack(z, w, x, y), stack(np.c_[1e3 * z, z[:, 0]], w, x, y)
+    meats = []
+    for rows, m in ((plain, 3), (other, 4)):
+        fit = two_stage_least_squares(Moments.from_block(rows), m)
+        scores = fit.scores(rows)
+        assert scores.shape == (len(y), 3)
+        meats.append(hansen_j_of(fit.reduced, scores.T @ scores, len(y)).statistic)
+    assert_allclose(*meats, rtol=1e-8)
+
+
+def test_scores_of_a_regression_without_instruments_are_empty():
+    _, w, x, y = design(7)
+    rows = np.column_stack([w, x, y])
+    assert ordinary_least_squares(Moments.from_block(rows)).scores(rows).shape == (400, 0)

@@ -130,3 +130,39 @@ def test_a_singular_covariance_of_the_moments_has_no_j():
     traits[..., -1, :] = traits[..., -1] = 0  # nobody's residual meets the last instrument
     found = specification.hansen_j(problem.reduced, replace(problem.meats, traits=traits))
     assert "too few people or clusters" in found.reason
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("p", [1, 2])
+def test_hansen_of_the_meat_of_dense_residuals_is_that_of_meats(p, clustered):
+    problem = canonical(design(6, m=5, p=p), clustered)
+    x, y = problem.traits[:, :-1], problem.traits[:, -1]
+    fitted = problem.z @ (problem.z.T @ x)
+    u = y - x @ np.linalg.lstsq(fitted, y)[0]
+    meat = problem.outer(problem.z * u[:, None])
+    groups = problem.meats.num_groups
+    found = specification.hansen_j_of(problem.reduced, meat, groups)
+    by_meats = specification.hansen_j(problem.reduced, problem.meats)
+    assert_allclose(found.statistic, by_meats.statistic, rtol=1e-9)
+    # least squares of the moments in the metric of the meat: min_b g(b)' S^-1 g(b)
+    inverse, zx, zy = np.linalg.inv(meat), problem.z.T @ x, problem.z.T @ y
+    b = np.linalg.solve(zx.T @ inverse @ zx, zx.T @ inverse @ zy)
+    g = zy - zx @ b
+    assert_allclose(found.statistic, g @ inverse @ g, rtol=1e-9)
+    assert found.dof == 5 - p
+
+
+@pytest.mark.parametrize(
+    ("m", "groups", "reason"),
+    [
+        (1, 300, "no more instruments"),
+        (4, 4, "too few people or clusters"),
+        (4, 5, ""),
+    ],
+)
+def test_hansen_of_a_meat_needs_instruments_to_spare_and_one_group_more(m, groups, reason):
+    problem = canonical(design(7, m=m))
+    meat = problem.meats.of_residual(np.array([-0.5, 1.0]))
+    found = specification.hansen_j_of(problem.reduced, meat, groups)
+    assert reason in found.reason
+    assert np.isfinite(found.statistic) == (not reason)

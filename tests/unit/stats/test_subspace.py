@@ -99,6 +99,27 @@ def test_too_few_varying_variants_are_refused():
         fit_front_end(Moments.from_block(dosage))
 
 
+def test_a_copy_of_a_variant_is_no_factor():
+    dosage = factor_dosages(np.random.default_rng(4), 100, 4, 2)
+    twice = np.c_[dosage, 2 - dosage[:, :1], dosage[:, 1:2]]
+    with pytest.raises(InputError, match=r"none of them a copy.*found 4"):
+        fit_front_end(Moments.from_block(twice), 5)
+
+
+@pytest.mark.parametrize("features", [2, 4, 8])
+def test_all_of_a_few_features_without_noise_are_factors(features):
+    rng = np.random.default_rng(features)
+    for _ in range(5):
+        mixed = rng.normal(size=(4000, features)) @ rng.normal(size=(features, features))
+        assert fit_front_end(Moments.from_block(mixed)).num_factors == features
+
+
+def test_a_few_variants_that_are_noise_beyond_one_factor_keep_the_least_number():
+    for seed in range(5):
+        dosage = np.random.default_rng(seed).binomial(2, 0.3, (4000, 8)).astype(float)
+        assert fit_front_end(Moments.from_block(dosage)).num_factors == 2
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_stationary_directions_of_a_linear_mixture_are_found(seed):
     rows, environment, mixing = linear_mixture(np.random.default_rng(seed), 20_000)
