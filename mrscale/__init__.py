@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mrscale.simulate import simulate
+    from mrscale.simulate.designs import redraw_traits, simulate_latent
     from mrscale.store.append import append
     from mrscale.store.reader import open_dataset as open
     from mrscale.store.verify import verify
     from mrscale.workflow.cohort import estimate
     from mrscale.workflow.describing import describe
+    from mrscale.workflow.fit_encoder import fit_encoder
     from mrscale.workflow.iv import iv
     from mrscale.workflow.iv_many import iv_many
+    from mrscale.workflow.learned_encoder import load_encoder
+    from mrscale.workflow.learned_iv import learned_iv
     from mrscale.workflow.logistic_iv import logistic_iv
     from mrscale.workflow.per_variant import per_variant
     from mrscale.workflow.split_iv import split_iv
@@ -36,18 +40,23 @@ __all__ = [
     "append",
     "describe",
     "estimate",
+    "fit_encoder",
     "forest_data",
     "funnel_data",
     "iv",
     "iv_many",
+    "learned_iv",
     "leave_one_out",
+    "load_encoder",
     "logistic_iv",
     "open",
     "per_variant",
     "presso",
+    "redraw_traits",
     "run",
     "scatter_data",
     "simulate",
+    "simulate_latent",
     "split_iv",
     "steiger",
     "summary_mr",
@@ -59,18 +68,23 @@ _HOMES = {
     "append": ("mrscale.store.append", "append"),
     "describe": ("mrscale.workflow.describing", "describe"),
     "estimate": ("mrscale.workflow.cohort", "estimate"),
+    "fit_encoder": ("mrscale.workflow.fit_encoder", "fit_encoder"),
     "forest_data": ("mrscale.workflow.summary_figures", "forest_data"),
     "funnel_data": ("mrscale.workflow.summary_figures", "funnel_data"),
     "iv": ("mrscale.workflow.iv", "iv"),
     "iv_many": ("mrscale.workflow.iv_many", "iv_many"),
+    "learned_iv": ("mrscale.workflow.learned_iv", "learned_iv"),
     "leave_one_out": ("mrscale.workflow.summary_figures", "leave_one_out"),
+    "load_encoder": ("mrscale.workflow.learned_encoder", "load_encoder"),
     "logistic_iv": ("mrscale.workflow.logistic_iv", "logistic_iv"),
     "open": ("mrscale.store.reader", "open_dataset"),
     "per_variant": ("mrscale.workflow.per_variant", "per_variant"),
     "presso": ("mrscale.workflow.summary_mr", "presso"),
+    "redraw_traits": ("mrscale.simulate.designs", "redraw_traits"),
     "run": ("mrscale.workflow.study", "run"),
     "scatter_data": ("mrscale.workflow.summary_figures", "scatter_data"),
     "simulate": ("mrscale.simulate", "simulate"),
+    "simulate_latent": ("mrscale.simulate.designs", "simulate_latent"),
     "split_iv": ("mrscale.workflow.split_iv", "split_iv"),
     "steiger": ("mrscale.workflow.summary_mr", "steiger"),
     "summary_mr": ("mrscale.workflow.summary_mr", "summary_mr"),
@@ -82,6 +96,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]
+    if module.startswith("mrscale.simulate"):
+        # importing a package leaves it here under its name, which is a function's as well
+        globals()["simulate"] = import_module("mrscale.simulate").simulate
     return getattr(import_module(module), attribute)
 
 

@@ -152,7 +152,7 @@ class QC(Section):
     """Largest share of trios with a Mendelian error, where a pedigree is given."""
 
 
-Method = Literal["linear", "flow"]
+Method = Literal["linear", "kernel", "flow"]
 
 
 class Encoder(Section):
@@ -163,13 +163,15 @@ class Encoder(Section):
     factors: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
     """Principal components kept in front of the encoder; auto: eigenvalues above noise."""
     latent_dim: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Dimension of the latent instrument; auto: permutation test on the linear encoder."""
+    """Dimension of the latent instrument; auto: held-out likelihood of flow encoders, or, without
+    them, the permutation test on the linear encoder."""
     restarts: int = Field(default=2, ge=1)
-    """Flow encoders trained side by side in each fold; the best by held-out likelihood is kept."""
-    steps: int = Field(default=1000, ge=1)
-    """Optimiser steps of the flow encoder."""
-    batch_size: int = Field(default=256, ge=2)
-    """People per step, rounded up to a multiple of the number of environments."""
+    """Encoders trained side by side in each fold; the best on people held out is kept."""
+    steps: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Optimiser steps; auto: 1000 (kernel: 800, or 2000 from 20,000 people in a fold on)."""
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
+    """People per step, rounded up to a multiple of the number of environments; auto: 256, from
+    10,000 people in a fold on 512, from 40,000 on 1024 (kernel: 1000)."""
     ranks: int = Field(default=1, ge=1)
     """Training processes on this machine; they share every batch and compute what one would."""
 

@@ -1,75 +1,96 @@
 """The flow encoder: an invertible map whose likelihood asks for everything at once.
 
-Legend: R restarts, B batch, P factors, D latent dimension, K = P - D remainder, E environments,
+Legend: R replicas, E environments, b people of each in a batch, P factors, D latent dimension,
 C mixture components.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from mrscale.nn.layers import ElementwiseSpline, FreeLinear, ResidualBlock
+from mrscale.nn.layers import ElementwiseSpline, ResidualStack
 
 LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
 class FlowShape:
-    """Sizes of a flow encoder; see :class:`Flow`."""
+    """Sizes of flows that are trained side by side; see :class:`Flow`.
+
+    Attributes
+    ----------
+    factors, num_environments : int
+    latent_dims : tuple of int
+        Latent dimension of each replica.
+    blocks, hidden, components : int
+    """
 
     factors: int
-    latent_dim: int
     num_environments: int
-    restarts: int
+    latent_dims: tuple[int, ...]
     blocks: int = 10
     hidden: int = 32
     components: int = 3
 
 
 class EnvironmentMixtures(nn.Module):
-    """One Gaussian mixture per environment: the law of the remainder, free to move.
+    """Law of z: standard normal latent, and a remainder free to move between environments.
+
+    One Gaussian mixture per environment over all P coordinates, whose first D are held at
+    independent standard normals; so that replicas may differ in D and still be one tensor.
 
     Parameters
     ----------
-    mean : Tensor, shape (E, K)
+    latent_dims : sequence of int
+        D of each replica.
+    mean : Tensor, shape (R, E, P)
         Start of every component's mean, before jitter.
-    root_precision : Tensor, shape (E, K, K)
+    root_precision : Tensor, shape (R, E, P, P)
         Start of the lower triangular L with precision L'L.
-    num_restarts, components : int
+    components : int
     generator : torch.Generator
     """
 
+    free: Tensor
+
     def __init__(
         self,
+        latent_dims: Sequence[int],
         mean: Tensor,
         root_precision: Tensor,
-        num_restarts: int,
         components: int,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        e, k = mean.shape
-        jitter = 0.5 * torch.randn(num_restarts, e, components, k, generator=generator)
-        self.mean = nn.Parameter(mean[None, :, None] + jitter)
-        root = root_precision[None, :, None].expand(num_restarts, e, components, k, k)
+        r, e, p = mean.shape
+        free = torch.arange(p) >= torch.tensor(latent_dims)[:, None]
+        self.register_buffer("free", free[:, None, None, :], persistent=False)
+        draws = [torch.randn(e, components, p, generator=generator) for _ in range(r)]
+        self.mean = nn.Parameter(mean[:, :, None] + 0.5 * torch.stack(draws))
+        root = root_precision[:, :, None].expand(r, e, components, p, p)
         self.below = nn.Parameter(root.tril(-1).clone())
         self.log_diagonal = nn.Parameter(root.diagonal(dim1=-2, dim2=-1).log())
-        self.log_weight = nn.Parameter(torch.zeros(num_restarts, e, components))
+        self.log_weight = nn.Parameter(torch.zeros(r, e, components))
 
-    def forward(self, z: Tensor, environment: Tensor) -> Tensor:
-        """Log-density, shape (R, B), of z of shape (R, B, K) in environments of shape (B,)."""
-        log_diagonal = self.log_diagonal.clamp(-4, 3)
-        root = self.below.tril(-1) + torch.diag_embed(log_diagonal.exp())
-        offset = z[:, :, None] - self.mean[:, environment]
-        scaled = (root[:, environment] @ offset[..., None]).squeeze(-1)
-        log_det = log_diagonal.sum(-1)[:, environment]
-        log_density = log_det - 0.5 * (scaled.square().sum(-1) + z.shape[-1] * LOG_2PI)
-        log_weight = torch.log_softmax(self.log_weight, -1)[:, environment]
-        return torch.logsumexp(log_density + log_weight, -1)
+    def forward(self, z: Tensor) -> Tensor:
+        """Log-density, shape (R, E, b), of z of shape (R, P, E, b)."""
+        free = self.free
+        mean = torch.where(free, self.mean, 0.0)
+        log_diagonal = torch.where(free, self.log_diagonal.clamp(-4, 3), 0.0)
+        below = torch.where(free[..., None] & free[..., None, :], self.below.tril(-1), 0.0)
+        root = below + torch.diag_embed(log_diagonal.exp())
+        offset = z.permute(0, 2, 1, 3)[:, :, None] - mean[..., None]  # (R, E, C, P, b)
+        scaled = root @ offset
+        log_density = log_diagonal.sum(-1)[..., None] - 0.5 * (
+            scaled.square().sum(-2) + z.shape[1] * LOG_2PI
+        )
+        log_weight = torch.log_softmax(self.log_weight, -1)
+        return torch.logsumexp(log_density + log_weight[..., None], 2)
 
 
 class Flow(nn.Module):
@@ -78,12 +99,12 @@ class Flow(nn.Module):
     Parameters
     ----------
     shape : FlowShape
-    start : Tensor, shape (P, P)
-        Columns of the linear map to start from (stationary subspace analysis, D first).
-    remainder_mean, remainder_root_precision : Tensor, shapes (E, K) and (E, K, K)
-        Start of the remainder's law.
+    start : Tensor, shape (R, P, P)
+        Columns of the linear map that each replica starts from (stationary subspace analysis,
+        D first).
+    mean, root_precision : Tensor, shapes (R, E, P) and (R, E, P, P)
+        Start of the law of z; see :class:`EnvironmentMixtures`.
     generator : torch.Generator
-        Restart 0 starts exactly at ``start``, the others near it.
 
     Notes
     -----
@@ -96,43 +117,35 @@ class Flow(nn.Module):
         self,
         shape: FlowShape,
         start: Tensor,
-        remainder_mean: Tensor,
-        remainder_root_precision: Tensor,
+        mean: Tensor,
+        root_precision: Tensor,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        p, r = shape.factors, shape.restarts
-        self.latent_dim = shape.latent_dim
-        jitter = 0.2 / math.sqrt(p) * torch.randn(r, p, p, generator=generator)
-        jitter[0] = 0
-        layers: list[nn.Module] = [FreeLinear(start[None] + jitter)]
-        for _ in range(shape.blocks):
-            layers.append(FreeLinear(torch.eye(p).expand(r, p, p)))
-            layers.append(ResidualBlock(r, p, shape.hidden, generator))
-        layers.append(ElementwiseSpline(r, p))
-        self.layers = nn.ModuleList(layers)
-        self.remainder = EnvironmentMixtures(
-            remainder_mean, remainder_root_precision, r, shape.components, generator
+        r, p = len(shape.latent_dims), shape.factors
+        self.weight = nn.Parameter(start.mT.clone())
+        self.bias = nn.Parameter(torch.zeros(r, p, 1))
+        self.blocks = ResidualStack(r, shape.blocks, p, shape.hidden, generator)
+        self.spline = ElementwiseSpline(r, p)
+        self.law = EnvironmentMixtures(
+            shape.latent_dims, mean, root_precision, shape.components, generator
         )
-        self.num_restarts = r
+        self.num_replicas = r
 
     def map(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z of shape (R, B, P) and log|det dT/dx| of shape (R, B) for x of shape (B, P)."""
-        z = x.expand(self.num_restarts, *x.shape)
-        log_det = torch.zeros(z.shape[:2], dtype=x.dtype, device=x.device)
-        for layer in self.layers:
-            z, change = layer(z)
-            log_det = log_det + change
-        return z, log_det
+        """z of shape (R, B, P) and log|det dT/dx| of shape (R, B) for x of shape (R, B, P)."""
+        z = torch.baddbmm(self.bias, self.weight, x.mT)
+        z, of_blocks = self.blocks(z)
+        z, of_spline = self.spline(z)
+        of_start = torch.linalg.slogdet(self.weight).logabsdet[:, None]
+        return z.mT, of_start + of_blocks + of_spline
 
-    def forward(self, x: Tensor, environment: Tensor) -> Tensor:
-        """Log-likelihood of each person, shape (R, B), for x (B, P) and environment (B,)."""
-        z, log_det = self.map(x)
-        g, h = z[..., : self.latent_dim], z[..., self.latent_dim :]
-        log_g = -0.5 * (g.square().sum(-1) + self.latent_dim * LOG_2PI)
-        return log_g + self.remainder(h, environment) + log_det
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-likelihood of each person, shape (R, E, b), for x of shape (R, E, b, P)."""
+        r, e, b, p = x.shape
+        z, log_det = self.map(x.reshape(r, e * b, p))
+        return self.law(z.mT.reshape(r, p, e, b)) + log_det.view(r, e, b)
 
     def decayed(self) -> list[nn.Parameter]:
         """Parameters that weight decay applies to: the residual branches' matrices."""
-        blocks = [layer for layer in self.layers if isinstance(layer, ResidualBlock)]
-        return [weight for block in blocks for weight in (block.w1, block.w3)]
+        return [self.blocks.w1, self.blocks.w3]

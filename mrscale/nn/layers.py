@@ -1,11 +1,14 @@
-"""Invertible layers with exact log-determinants, several restarts side by side.
+"""Invertible layers with exact log-determinants, many flows side by side.
 
-Legend: R restarts, B batch, P dimensions, H hidden units, K spline bins. Tensors are (R, B, P).
+Legend: R replicas (flows trained side by side), P dimensions, B batch, L blocks, H hidden units,
+K spline bins. Tensors are (R, P, B): each coordinate of a replica is one contiguous row, so that
+every operation of every replica is one call.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,74 +22,139 @@ MIN_BIN = 1e-3
 MIN_SLOPE = 1e-3
 
 
-class FreeLinear(nn.Module):
-    """``z W + b`` with an unconstrained square W.
+class ResidualStack(nn.Module):
+    """L blocks of a free linear map ``W z + b``, then ``z + W3 silu(W1 z + b1) + b3``.
 
     Parameters
     ----------
-    weight : Tensor, shape (R, P, P)
-        Start of W.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight.clone())
-        self.bias = nn.Parameter(torch.zeros_like(weight[:, 0]))
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map of shape (R, B, P) and log|det| of shape (R, 1)."""
-        mapped = torch.baddbmm(self.bias[:, None], z, self.weight)
-        return mapped, torch.linalg.slogdet(self.weight).logabsdet[:, None]
-
-
-class ResidualBlock(nn.Module):
-    """``z + W3 silu(W1 z + b1) + b3``, kept invertible by its Lipschitz constant.
-
-    Parameters
-    ----------
-    num_restarts, dim, hidden : int
+    num_replicas, num_blocks, dim, hidden : int
     generator : torch.Generator
-        Source of the random start; the block starts as almost the identity.
+        Source of the random start; the stack starts as almost the identity.
 
     Notes
     -----
     ``1.1 |W1| |W3| <= 0.97`` in spectral norms is enforced by rescaling W3 (Behrmann et al. 2019,
     *Invertible residual networks*); without it the map folds and the likelihood is meaningless.
-    The Jacobian ``I + W1 diag(silu') W3`` is exact.
+    The Jacobian ``I + W3 diag(silu') W1`` is exact, and linear in the slopes, so that those of all
+    people are one matrix product.
     """
 
     def __init__(
-        self, num_restarts: int, dim: int, hidden: int, generator: torch.Generator
+        self,
+        num_replicas: int,
+        num_blocks: int,
+        dim: int,
+        hidden: int,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
 
         def normal(*shape: int, scale: float) -> nn.Parameter:
-            return nn.Parameter(scale * torch.randn(num_restarts, *shape, generator=generator))
+            # the draws of a replica do not depend on how many there are
+            draws = [torch.randn(shape, generator=generator) for _ in range(num_replicas)]
+            return nn.Parameter(scale * torch.stack(draws))
 
-        self.w1 = normal(dim, hidden, scale=dim**-0.5)
-        self.b1 = normal(hidden, scale=1.0)
-        self.w3 = normal(hidden, dim, scale=1e-3)
-        self.b3 = nn.Parameter(torch.zeros(num_restarts, dim))
+        blocks = (num_replicas, num_blocks)
+        self.weight = nn.Parameter(torch.eye(dim).repeat(*blocks, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(*blocks, dim, 1))
+        self.w1 = normal(num_blocks, dim, hidden, scale=dim**-0.5)
+        self.b1 = normal(num_blocks, hidden, 1, scale=1.0)
+        self.w3 = normal(num_blocks, dim, hidden, scale=1e-3)
+        self.b3 = nn.Parameter(torch.zeros(*blocks, dim, 1))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map of shape (R, B, P) and log|det| of shape (R, B)."""
-        hidden = torch.baddbmm(self.b1[:, None], z, self.w1)
-        gate = torch.sigmoid(hidden)
-        activation, slope = hidden * gate, gate * (1 + hidden * (1 - gate))
+        """Map of shape (R, P, B) and log|det| of shape (R, B)."""
+        p, num_people = z.shape[1:]
         w3 = self._bounded_w3()
-        left = self.w1[:, None] * slope[:, :, None, :]  # (R, B, P, H)
-        jacobian = (left.flatten(1, 2) @ w3).view(*z.shape, z.shape[-1])
-        jacobian = jacobian + torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-        mapped = z + torch.baddbmm(self.b3[:, None], activation, w3)
-        return mapped, torch.linalg.slogdet(jacobian).logabsdet
+        # row (i, j) of the map from slopes to Jacobian entries: W3_ih W1_hj
+        to_jacobian = (w3[..., :, None, :] * self.w1[..., None, :, :]).flatten(2, 3)
+        identity = torch.eye(p, dtype=z.dtype, device=z.device).view(1, p * p, 1)
+        log_det = torch.linalg.slogdet(self.weight).logabsdet.sum(1)[:, None]
+        # unbound at once: the gradient of one slice at a time would fill the whole stack each time
+        stacks = (self.weight, self.bias, self.w1, self.b1, w3, self.b3, to_jacobian)
+        blocks = zip(*(stack.unbind(1) for stack in stacks), strict=True)
+        for weight, bias, w1, b1, w3_, b3, mixed in blocks:
+            z = torch.baddbmm(bias, weight, z)
+            activation, slope = silu_and_slope(torch.baddbmm(b1, w1.mT, z))
+            jacobian = torch.baddbmm(identity, mixed, slope)
+            log_det = log_det + log_det_near_identity(jacobian.view(len(z), p, p, num_people))
+            z = z + torch.baddbmm(b3, w3_, activation)
+        return z, log_det
 
     def _bounded_w3(self) -> Tensor:
-        norms = [
-            torch.linalg.eigvalsh(gram)[:, -1].clamp_min(1e-12).sqrt()
-            for gram in (self.w1 @ self.w1.mT, self.w3.mT @ self.w3)
-        ]
-        bound = SILU_LIPSCHITZ * norms[0] * norms[1]
-        return self.w3 * (LIPSCHITZ / bound).clamp(max=1.0)[:, None, None]
+        grams = torch.stack([self.w1 @ self.w1.mT, self.w3 @ self.w3.mT])
+        largest = torch.linalg.eigvalsh(grams)[..., -1].clamp_min(1e-12)
+        bound = SILU_LIPSCHITZ * largest.prod(0).sqrt()
+        return self.w3 * (LIPSCHITZ / bound).clamp(max=1.0)[..., None, None]
+
+
+class _SiluAndSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        gate = torch.sigmoid(x)
+        value = x * gate
+        slope = torch.addcmul(gate, value, 1 - gate)
+        ctx.save_for_backward(x, gate, slope)
+        return value, slope
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        of_value, of_slope = gradients
+        x, gate, slope = ctx.saved_tensors
+        curvature = gate * (1 - gate) * (2 + x * (1 - 2 * gate))
+        return torch.addcmul(of_value * slope, of_slope, curvature)
+
+
+def silu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``x s(x)`` with the logistic s, and its derivative; differentiable once."""
+    values: tuple[Tensor, Tensor] = _SiluAndSlope.apply(x)
+    return values
+
+
+class _LogDetNearIdentity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        # of the transpose: its inverse is the gradient as it is needed
+        inverse = matrix.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        pivots = []
+        for k in range(matrix.shape[1]):
+            pivot = inverse[:, k, k].clone()
+            pivots.append(pivot)
+            column = inverse[:, :, k] / pivot[:, None]
+            column[:, k] = 1 / pivot
+            row = inverse[:, k].neg()
+            row[:, k] = 0
+            inverse[:, k] = 0
+            inverse.addcmul_(column[:, :, None], row[:, None])
+            inverse[:, :, k] = column
+        ctx.save_for_backward(inverse)
+        return torch.stack(pivots).log().sum(0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (inverse,) = ctx.saved_tensors
+        return gradients[0][:, None, None] * inverse
+
+
+def log_det_near_identity(matrix: Tensor) -> Tensor:
+    """Log-determinant of many small matrices A with ``|A - I| < 1``; differentiable once.
+
+    Parameters
+    ----------
+    matrix : Tensor, shape (R, P, P, B)
+
+    Returns
+    -------
+    Tensor, shape (R, B)
+
+    Notes
+    -----
+    Gauss-Jordan elimination over all matrices at once, without pivoting: the symmetric part of
+    such a matrix is positive definite, so that no pivot vanishes (Golub and Van Loan, *Matrix
+    computations*, section 4.2). The inverse on the way is the gradient.
+    """
+    value: Tensor = _LogDetNearIdentity.apply(matrix)
+    return value
 
 
 class ElementwiseSpline(nn.Module):
@@ -95,38 +163,33 @@ class ElementwiseSpline(nn.Module):
     Starts as the identity. Durkan et al. (2019), *Neural spline flows*.
     """
 
-    def __init__(self, num_restarts: int, dim: int, bins: int = 8, tail: float = 4.0) -> None:
+    def __init__(self, num_replicas: int, dim: int, bins: int = 8, tail: float = 4.0) -> None:
         super().__init__()
-        self.bins, self.tail = bins, tail
-        self.shape = nn.Parameter(torch.zeros(num_restarts, 1, dim, 3 * bins - 1))
+        self.tail = tail
+        self.sizes = [bins, bins, bins - 1]
+        self.shape = nn.Parameter(torch.zeros(num_replicas, dim, sum(self.sizes)))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map of shape (R, B, P) and log|det| of shape (R, B)."""
-        shape = self.shape.expand(-1, z.shape[1], -1, -1)
-        mapped, log_slope = rational_quadratic(
-            z,
-            shape[..., : self.bins],
-            shape[..., self.bins : 2 * self.bins],
-            shape[..., 2 * self.bins :],
-            self.tail,
-        )
-        return mapped, log_slope.sum(-1)
+        """Map of shape (R, P, B) and log|det| of shape (R, B)."""
+        widths, heights, slopes = self.shape.split(self.sizes, dim=-1)
+        mapped, log_slope = rational_quadratic(z, widths, heights, slopes, self.tail)
+        return mapped, log_slope.sum(1)
 
 
 def rational_quadratic(
     z: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, tail: float
 ) -> tuple[Tensor, Tensor]:
-    """Rational-quadratic spline and its log-slope.
+    """Rational-quadratic splines and their log-slopes.
 
     Parameters
     ----------
-    z : Tensor, shape (...)
+    z : Tensor, shape (..., B)
     widths, heights : Tensor, shape (..., K)
-        Unnormalised sizes of the bins.
+        Unnormalised sizes of the bins; one spline for each leading index.
     slopes : Tensor, shape (..., K - 1)
         Unnormalised slopes at the inner knots; zeros give slope 1.
     tail : float
-        The spline maps [-tail, tail] to itself; outside it is the identity.
+        A spline maps [-tail, tail] to itself; outside it is the identity.
     """
     inside = (z > -tail) & (z < tail)
     clamped = z.clamp(-tail + 1e-6, tail - 1e-6)
@@ -134,13 +197,9 @@ def rational_quadratic(
     bottom, height = _knots(heights, tail)
     slope = MIN_SLOPE + functional.softplus(slopes + math.log(math.expm1(1 - MIN_SLOPE)))
     slope = functional.pad(slope, (1, 1), value=1.0)
-    k = torch.searchsorted(left[..., 1:].contiguous(), clamped[..., None].contiguous(), right=True)
-
-    def at(values: Tensor, index: Tensor) -> Tensor:
-        return values.gather(-1, index).squeeze(-1)
-
-    w, h, x0, y0 = at(width, k), at(height, k), at(left, k), at(bottom, k)
-    d0, d1 = at(slope, k), at(slope, k + 1)
+    k = torch.searchsorted(left[..., 1:].contiguous(), clamped.detach().contiguous(), right=True)
+    w, h, x0, y0 = (values.gather(-1, k) for values in (width, height, left, bottom))
+    d0, d1 = slope.gather(-1, k), slope.gather(-1, k + 1)
     secant, t = h / w, (clamped - x0) / w
     bend = t * (1 - t)
     denominator = secant + (d0 + d1 - 2 * secant) * bend

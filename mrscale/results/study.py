@@ -27,6 +27,10 @@ class Estimate:
         People used, and instruments after rank reduction.
     first_stage_f : float
         Classical first-stage F of the (excluded) instruments; NaN for OLS.
+    j_pvalue : float
+        Of Hansen's test of overidentification, the median over encoders; NaN for one instrument.
+    q_pvalue : float
+        Of Cochran's Q of the estimate over environments; NaN where it is not estimated in two.
     note : str
         One sentence a reader needs, or empty.
     """
@@ -41,6 +45,8 @@ class Estimate:
     num_obs: int
     num_instruments: int = 0
     first_stage_f: float = math.nan
+    j_pvalue: float = math.nan
+    q_pvalue: float = math.nan
     note: str = ""
 
 

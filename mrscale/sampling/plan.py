@@ -70,11 +70,19 @@ class Plan:
         -------
         tuple of ndarray, one per environment, int64
         """
+        return tuple(self.window(step, step + 1, rank=rank, world=world)[:, 0])
+
+    def window(self, start: int, stop: int, *, rank: int = 0, world: int = 1) -> Rows:
+        """Rows of batches ``start`` to ``stop`` for one rank, drawn at once; see :meth:`batch`.
+
+        Returns
+        -------
+        ndarray, shape (E, stop - start, b), int64
+        """
         size = self.per_environment
-        start = step * size
-        return tuple(
-            self._draw(code, start, start + size)[rank::world] for code in range(len(self.rows))
-        )
+        drawn = [self._draw(code, start * size, stop * size) for code in range(len(self.rows))]
+        shape = len(self.rows), stop - start, size
+        return np.concatenate(drawn).reshape(shape)[:, :, rank::world]
 
     def _draw(self, code: int, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop`` of the endless stream of one environment's passes."""

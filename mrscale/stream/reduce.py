@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures as threads
 from contextlib import contextmanager
@@ -61,13 +62,16 @@ def reduce_blocks(
 
 
 def map_blocks(
-    client: Client,
+    client: Client | None,
     blocks: Sequence[slice],
     function: Callable[[slice], T],
     *,
     progress: Advance = silent,
 ) -> list[T]:
-    """Results of ``function`` on every block, in the order of the blocks."""
+    """Results of ``function`` on every block, in the order of the blocks; without a client in
+    threads of this process."""
+    if client is None:
+        return reduce_blocks(None, blocks, lambda b: [function(b)], operator.add, progress=progress)
     found = client.map(function, blocks, pure=False)
     _wait(as_completed(found), len(found), progress)
     return list(client.gather(found))

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrscale.nn.flow import Flow, FlowShape
+from mrscale.errors import InputError
 from mrscale.stats.design import fill_missing
-from mrscale.stats.moments import Floats, Moments
+from mrscale.stats.moments import Floats
 from mrscale.stats.subspace import FrontEnd, StationarySubspace
 from mrscale.train import checkpoint
+from mrscale.train.models import Model, bare_model
 
+SCHEMA = 1
+"""Version of the encoder's file; another one is refused."""
 ENCODE_BATCH = 4096
 
 
@@ -81,22 +84,22 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A trained encoder: dosages in, latent instruments and remainder out.
+    """A trained encoder: instruments in, latent instruments and remainder out.
 
     Attributes
     ----------
-    method : {"linear", "flow"}
+    method : {"linear", "kernel", "flow"}
     latent_dim : int
     front : FrontEnd
     mean_dosage : ndarray, shape (E, M)
     directions : ndarray, shape (P, P)
         Linear map of the scores; used by the linear encoder only.
-    flow : Flow or None
-        The map of the flow encoder, one restart.
+    model : Flow, KernelEncoder or None
+        One replica.
     remainder_mean, remainder_sd : ndarray, shape (K,)
         Of the training people, so that the remainder comes out of about unit scale.
     story : dict
-        Settings, digests, held-out likelihoods, training history.
+        Settings, digests, held-out worths, training history.
     """
 
     method: str
@@ -104,7 +107,7 @@ class Encoder:
     front: FrontEnd
     mean_dosage: Floats
     directions: Floats
-    flow: Flow | None
+    model: Model | None
     remainder_mean: Floats
     remainder_sd: Floats
     story: dict[str, Any]
@@ -116,13 +119,13 @@ class Encoder:
 
         Parameters
         ----------
-        dosage : ndarray, shape (N, M), int8 or float32
-            Effect alleles; negative or NaN is missing.
+        dosage : ndarray, shape (N, M), of integers or floats
+            Effect alleles; a negative integer or NaN is missing.
         environment : ndarray, shape (N,), int16
             Used to fill missing calls only.
         """
         scores = self.front.scores(fill_missing(dosage, environment, self.mean_dosage))
-        z = map_scores(scores, self.directions, self.flow)
+        z = map_scores(scores, self.directions, self.model)
         remainder = (z[:, self.latent_dim :] - self.remainder_mean) / self.remainder_sd
         return z[:, : self.latent_dim].astype(np.float32), remainder.astype(np.float32)
 
@@ -137,78 +140,55 @@ class Encoder:
             "remainder_mean": _tensor(self.remainder_mean),
             "remainder_sd": _tensor(self.remainder_sd),
         }
-        if self.flow is not None:
-            tensors |= {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
-        shape = {"method": self.method, "latent_dim": self.latent_dim}
+        if self.model is not None:
+            tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        shape = {"schema": SCHEMA, "method": self.method, "latent_dim": self.latent_dim}
         checkpoint.save(path, tensors, {**shape, **self.story})
 
     @classmethod
     def load(cls, path: Path) -> Encoder:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is no encoder, or one of another schema.
+        """
         tensors, story = checkpoint.load(path)
+        if (found := story.pop("schema", None)) != SCHEMA:
+            raise InputError(
+                f"{path} must be an encoder of schema {SCHEMA}; found "
+                f"{'none' if found is None else f'schema {found}'}; train it again with this "
+                "version of mrscale"
+            )
         method, latent_dim = story.pop("method"), story.pop("latent_dim")
-        state = {k.removeprefix("flow."): v for k, v in tensors.items() if k.startswith("flow.")}
+        state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         a = {name: value.numpy() for name, value in tensors.items()}
-        directions, environments = a["directions"], len(a["mean_dosage"])
-        flow = None
+        model = None
         if state:
-            flow = start_flow(directions, np.zeros((0, 0)), latent_dim, environments)
-            flow.load_state_dict(state)
+            model = bare_model(method, len(a["directions"]), latent_dim, len(a["mean_dosage"]))
+            model.load_state_dict(state)
         return cls(
             method=method,
             latent_dim=latent_dim,
             front=FrontEnd(a["origin"], a["projection"], a["eigenvalues"]),
             mean_dosage=a["mean_dosage"],
-            directions=directions,
-            flow=flow,
+            directions=a["directions"],
+            model=model,
             remainder_mean=a["remainder_mean"],
             remainder_sd=a["remainder_sd"],
             story=story,
         )
 
 
-def start_flow(
-    directions: Floats,
-    latents_by_environment: list[Floats] | Floats,
-    latent_dim: int,
-    num_environments: int,
-    *,
-    restarts: int = 1,
-    seed: int = 0,
-) -> Flow:
-    """A flow encoder that starts at the linear one.
-
-    Parameters
-    ----------
-    directions : ndarray, shape (P, P)
-        Linear map of the scores, most stationary direction first.
-    latents_by_environment : list of ndarray, shape (N_e, P)
-        ``scores @ directions`` of the training people, for the start of the remainder's law;
-        empty where weights will be loaded anyway.
-    latent_dim, num_environments, restarts, seed : int
-    """
-    p, k = len(directions), len(directions) - latent_dim
-    shape = FlowShape(p, latent_dim, num_environments, restarts)
-    mean = np.zeros((num_environments, k))
-    root = np.tile(np.eye(k), (num_environments, 1, 1))
-    for code, latents in enumerate(latents_by_environment):
-        remainder = Moments.from_block(latents[:, latent_dim:])
-        mean[code] = remainder.mean
-        covariance = remainder.covariance + 1e-3 * np.eye(k)
-        root[code] = np.linalg.inv(np.linalg.cholesky(covariance))
-    start, mean_start, root_start = (torch.tensor(v).float() for v in (directions, mean, root))
-    generator = torch.Generator().manual_seed(seed)
-    return Flow(shape, start, mean_start, root_start, generator)
-
-
 @torch.no_grad()
-def map_scores(scores: Floats, directions: Floats, flow: Flow | None) -> Floats:
-    """z of shape (N, P): by the flow (its first restart) if there is one, else linear."""
-    if flow is None:
+def map_scores(scores: Floats, directions: Floats, model: Model | None) -> Floats:
+    """z of shape (N, P): by the model's only replica if there is one, else linear."""
+    if model is None:
         return scores @ directions
-    dtype = next(flow.parameters()).dtype
+    dtype = next(model.parameters()).dtype
     parts = [
-        flow.map(torch.as_tensor(part).to(dtype))[0][0].numpy()
+        model.map(torch.as_tensor(part).to(dtype)[None])[0][0].numpy()
         for part in np.split(scores, range(ENCODE_BATCH, len(scores), ENCODE_BATCH))
     ]
     return np.concatenate(parts).astype(np.float64)
@@ -218,30 +198,24 @@ def finish(
     method: str,
     latent_dim: int,
     prepared: Prepared,
-    flow: Flow | None,
+    model: Model | None,
     story: dict[str, Any],
 ) -> Encoder:
-    """Turn a start and, for the flow encoder, trained weights into an :class:`Encoder`."""
+    """Turn a start and, where one was trained, a model of one replica into an :class:`Encoder`."""
     directions = prepared.subspace.directions
-    z = map_scores(prepared.scores.astype(np.float64), directions, flow)[:, latent_dim:]
+    z = map_scores(prepared.scores.astype(np.float64), directions, model)[:, latent_dim:]
+    spread = z.std(0)
     return Encoder(
         method=method,
         latent_dim=latent_dim,
         front=prepared.front,
         mean_dosage=prepared.mean_dosage,
         directions=directions,
-        flow=flow,
+        model=model,
         remainder_mean=z.mean(0),
-        remainder_sd=z.std(0),
+        remainder_sd=np.where(spread > 0, spread, 1.0),
         story=story,
     )
-
-
-def keep_restart(flow: Flow, start: Flow, restart: int) -> Flow:
-    """Copy one restart of ``flow`` into ``start``, a flow of the same shape with one restart."""
-    state = {name: value[[restart]] for name, value in flow.state_dict().items()}
-    start.load_state_dict(state)
-    return start
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

@@ -16,21 +16,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 from numpy.typing import NDArray
 
-from mrscale.config import Method, is_principal_component
+from mrscale.config import is_principal_component
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError
-from mrscale.stats.design import fill_missing, indicators, polynomial_basis
+from mrscale.stats.design import fill_missing, indicators, is_missing, polynomial_basis
 from mrscale.stats.moments import Floats
 from mrscale.store.reader import GenotypeStore
+from mrscale.workflow.cohorts import Cohort
+from mrscale.workflow.latents import Latents
 
 GENOTYPE = ("genotype", 0)
 ORACLE = ("oracle", 0)
 LATENT_DEGREE = 2
 REMAINDER_DEGREE = 3
 
+Clusters = tuple[NDArray[np.int64], NDArray[np.int64]]
 Frame = tuple[str, int]
 """Name of a frame: what it is made from, and which encoder."""
 
@@ -57,8 +59,8 @@ class FrameRows:
 
     matrix: Floats
     environment: NDArray[np.int16]
-    index: NDArray[np.intp]
-    """Position of each row among the block's complete cases."""
+    row: NDArray[np.intp]
+    """Position of each person in the block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,32 +69,32 @@ class PairData:
 
     Attributes
     ----------
-    store : GenotypeStore
+    store : Cohort
     fill : ndarray, shape (E, M)
         Mean dosages that replace missing calls.
     drop_missing : bool
         Leave out people with a missing call instead.
     exposure, outcome : int
         Columns of the store's trait arrays.
-    latents : str or None
-        ``latents.zarr`` of the run, if there is one.
-    methods : tuple of str
-        Encoders in it.
+    latents : Latents
+        Of everybody, by all encoders; without methods if there are none.
     oracle : ndarray, shape (N, L), or None
         True exogenous latents, for simulated data.
     covariates : tuple of str, optional
         Names in the store; all of its covariates by default.
+    clusters : (ndarray of int64, shape (N,); ndarray of int64, shape (G,)), optional
+        Cluster of each person, from 0, and people of each, for clustered errors.
     """
 
-    store: GenotypeStore
+    store: Cohort
     fill: Floats
     drop_missing: bool
     exposure: int
     outcome: int
-    latents: str | None
-    methods: tuple[Method, ...]
+    latents: Latents
     oracle: Floats | None
     covariates: tuple[str, ...] | None = None
+    clusters: Clusters | None = None
 
     @cached_property
     def covariate_names(self) -> list[str]:
@@ -116,17 +118,7 @@ class PairData:
         y = self.store.array("outcome", rows)[:, self.outcome]
         w = self.covariate_rows(rows)
         found = np.isfinite(x) & np.isfinite(y) & np.isfinite(w).all(axis=1)
-        return np.asarray(found & (dosage >= 0).all(axis=1) if self.drop_missing else found)
-
-    @cached_property
-    def latent_shape(self) -> dict[Method, tuple[int, int, int]]:
-        """Per method: number of encoders, latent dimension, remainder dimension."""
-        group: Any = zarr.open_group(str(self.latents), mode="r") if self.latents else {}
-        shapes = {}
-        for method in self.methods:
-            latent, remainder = (_array(group, f"{method}_{k}") for k in ("latent", "remainder"))
-            shapes[method] = (latent.shape[0], latent.shape[2], remainder.shape[2])
-        return shapes
+        return np.asarray(found & ~is_missing(dosage).any(axis=1) if self.drop_missing else found)
 
     def frames(self, rows: slice) -> Iterator[tuple[Frame, FrameRows]]:
         """The frames of one block of rows, complete cases only."""
@@ -142,33 +134,27 @@ class PairData:
                 self.store.array("outcome", rows)[keep, self.outcome],
             ]
         ).astype(np.float64)
-        everyone = np.arange(len(environment))
+        everyone, people = np.arange(len(environment)), np.flatnonzero(keep)
         base = covariates[:, plain]
 
         def frame(parts: list[Floats], index: NDArray[np.intp]) -> FrameRows:
             matrix = np.concatenate([part[index] for part in [*parts, traits]], axis=1)
-            return FrameRows(matrix, environment[index], index)
+            return FrameRows(matrix, environment[index], people[index])
 
         filled = fill_missing(dosage[keep], environment, self.fill)
         yield GENOTYPE, frame([filled, base, covariates[:, components], dummies], everyone)
         if self.oracle is not None:
             truth = polynomial_basis(self.oracle[rows][keep], LATENT_DEGREE)
             yield ORACLE, frame([truth, base], everyone)
-        for method, s, latent, remainder in self.encoded(rows):
+        for method, s, latent, remainder in self._encoded(rows):
             inside = np.flatnonzero(~np.isnan(latent[keep, 0]))
             g = polynomial_basis(np.nan_to_num(latent[keep]), LATENT_DEGREE)
             h = polynomial_basis(np.nan_to_num(remainder[keep]), REMAINDER_DEGREE)
             yield (method, s), frame([g, base, dummies, h], inside)
 
-    def encoded(self, rows: slice) -> Iterator[tuple[Method, int, Floats, Floats]]:
-        """Latents (N, L) and remainders (N, K) of each encoder for a block of rows."""
-        if not self.methods:
-            return
-        group = zarr.open_group(str(self.latents), mode="r")
-        for method in self.methods:
-            latents = np.asarray(_array(group, f"{method}_latent")[:, rows], dtype=np.float64)
-            remainders = np.asarray(_array(group, f"{method}_remainder")[:, rows], np.float64)
-            for s, (latent, remainder) in enumerate(zip(latents, remainders, strict=True)):
+    def _encoded(self, rows: slice) -> Iterator[tuple[str, int, Floats, Floats]]:
+        for method in self.latents.methods:
+            for s, (latent, remainder) in enumerate(self.latents.of(method, rows)):
                 yield method, s, latent, remainder
 
     def estimators(self) -> list[Estimator]:
@@ -185,7 +171,7 @@ class PairData:
             Estimator("tsls", "2SLS, all variants (naive)", (GENOTYPE,), variants, base),
             Estimator("tsls_pc", rival, (GENOTYPE,), variants, adjusted),
         ]
-        for method in self.methods:
+        for method in self.latents.methods:
             found += self._learned(method, k, dummies)
         if self.oracle is not None:
             width = basis_width(self.oracle.shape[1], LATENT_DEGREE)
@@ -193,16 +179,17 @@ class PairData:
             found.append(Estimator("oracle", label, (ORACLE,), oracle, width + np.arange(k)))
         return found
 
-    def _learned(self, method: Method, k: int, dummies: int) -> list[Estimator]:
-        encoders, latent_dim, remainder_dim = self.latent_shape[method]
+    def _learned(self, method: str, k: int, dummies: int) -> list[Estimator]:
+        encoders, latent_dim, remainder_dim = self.latents.shape(method)
         frames = tuple((method, s) for s in range(encoders))
         basis = np.arange(basis_width(latent_dim, LATENT_DEGREE))
         controls = k + dummies + basis_width(remainder_dim, REMAINDER_DEGREE)
         after = len(basis) + np.arange(controls)
-        name = {"linear": "Learned, linear", "flow": "Learned, flow"}[method]
-        plain = Estimator(method, name, frames, basis[:latent_dim], after[:k])
+        name = f"Learned, {self.latents.alternatives.get(method, method)}"
         controlled = Estimator(f"{method}_controls", f"{name} with controls", frames, basis, after)
-        return [plain, controlled]
+        if method in self.latents.alternatives:
+            return [controlled]
+        return [Estimator(method, name, frames, basis[:latent_dim], after[:k]), controlled]
 
 
 def true_latents(store: GenotypeStore, file: Path, columns: list[str]) -> Floats:
@@ -232,7 +219,3 @@ def _split_covariates(names: list[str]) -> tuple[list[int], list[int]]:
 
 def basis_width(columns: int, degree: int) -> int:
     return polynomial_basis(np.zeros((1, columns)), degree).shape[1]
-
-
-def _array(group: Any, name: str) -> Any:
-    return group[name]

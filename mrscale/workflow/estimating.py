@@ -7,40 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mrscale.config import Method, Study
+from mrscale.config import Study
 from mrscale.errors import InputError
-from mrscale.progress import Advance, bar
+from mrscale.progress import bar
 from mrscale.provenance import Clock, digest, fingerprint, software_versions
 from mrscale.report import load_result, write_report
-from mrscale.results import Estimate, PairResult, StudyResult
-from mrscale.sampling.plan import blocks
-from mrscale.stats.iv import reduced_pair
-from mrscale.stats.pooling import MetaAnalysis, interval, meta_analysis
-from mrscale.stats.weak import anderson_rubin
+from mrscale.results import PairResult, StudyResult
 from mrscale.store.reader import GenotypeStore, open_store
-from mrscale.stream.engine import Client, engine
+from mrscale.stream.engine import engine
 from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder
-from mrscale.workflow.designs import GENOTYPE, Estimator, PairData, true_latents
+from mrscale.workflow.checks import check_latents
+from mrscale.workflow.designs import PairData, true_latents
 from mrscale.workflow.encoding import encoding_digest, load_encoders
-from mrscale.workflow.fitting import (
-    Fitted,
-    FrameMoments,
-    fit,
-    fit_within,
-    frame_moments,
-    misfits,
-    select,
-    with_errors,
-)
-from mrscale.workflow.judgement import LearnedFit, judge
+from mrscale.workflow.latents import Encoders, Latents
+from mrscale.workflow.pair import estimate_pair
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import (
     require_more_people_than_instruments,
     training_digest,
-    typical_invariant,
 )
 
 
@@ -98,32 +83,31 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     effect = truth.effect if truth else None
     fill, methods = mean_dosage(store), tuple(encoders)
     drop = study.genotypes.missing == "drop"
-    latents = str(folder.latents) if encoders else None
+    latents = Latents.open(folder.latents, methods) if encoders else Latents({}, ())
     exposures, outcomes = store.names("exposures"), store.names("outcomes")
     pairs = []
     with (
         engine(study.scheduler) as client,
-        bar("Estimating", 3 * len(exposures) * len(outcomes), quiet=quiet) as progress,
+        bar("Estimating", 1 + 2 * len(exposures) * len(outcomes), quiet=quiet) as progress,
     ):
+        checks = check_latents(client, store, latents, encoders, study.seed, progress=progress)
         for x in range(len(exposures)):
             for y in range(len(outcomes)):
-                data = PairData(store, fill, drop, x, y, latents, methods, oracle)
-                pairs.append(_pair(client, data, encoders, study.seed, effect, progress))
+                data = PairData(store, fill, drop, x, y, latents, oracle)
+                pairs.append(estimate_pair(client, data, checks, truth=effect, progress=progress))
     result = _study_result(study, store, pairs, encoders, identity)
     write_report(result, folder.path, clock=folder.clocks() | {"estimate": clock.record()})
     folder.finish("estimate", identity, clock)
     return load_result(folder.result)
 
 
-def _finished_encoders(
-    study: Study, store: GenotypeStore, folder: RunFolder
-) -> dict[Method, list[Encoder]]:
+def _finished_encoders(study: Study, store: GenotypeStore, folder: RunFolder) -> Encoders:
     trained = training_digest(study, store)
     done = folder.done("train") == trained and folder.done("encode") == encoding_digest(trained)
     return load_encoders(study, folder) if done else {}
 
 
-def _digest(study: Study, store: GenotypeStore, encoders: dict[Method, list[Encoder]]) -> str:
+def _digest(study: Study, store: GenotypeStore, encoders: Encoders) -> str:
     truth = fingerprint(study.simulation.truth) if study.simulation else None
     learned = training_digest(study, store) if encoders else None
     return digest(
@@ -131,115 +115,11 @@ def _digest(study: Study, store: GenotypeStore, encoders: dict[Method, list[Enco
     )
 
 
-def _pair(
-    client: Client,
-    data: PairData,
-    encoders: dict[Method, list[Encoder]],
-    seed: int,
-    effect: float | None,
-    progress: Advance,
-) -> PairResult:
-    store = data.store
-    cuts = blocks(store.num_samples, store.layout.chunk_rows)
-    moments = frame_moments(client, cuts, data, progress=progress)
-    estimators = {one.key: one for one in data.estimators()}
-    num_obs = select(moments, GENOTYPE).count
-    environments = range(len(data.fill))
-    inside = [estimators["tsls"], *(estimators[f"{m}_controls"] for m in data.methods)]
-    fitted = [fit(moments, one) for one in estimators.values()]
-    for one in inside:
-        fitted += fit_within(moments, one, environments)
-    fitted = with_errors(client, cuts, data, fitted, progress=progress)
-    by_key = {one.estimator.key: one for one in fitted[: len(estimators)]}
-    by_environment = _grouped(fitted[len(estimators) :])
-    checks = misfits(client, cuts, data, seed, progress=progress) if data.methods else {}
-    learned = [
-        LearnedFit(
-            method=method,
-            first_stage_f=by_key[f"{method}_controls"].first_stage_f,
-            misfit=checks[method],
-            heterogeneity=_meta(by_environment.get(f"{method}_controls", [])),
-            remainder_dim=data.latent_shape[method][2],
-            num_environments=len(environments),
-            invariant=typical_invariant([e.story["invariant"] for e in encoders[method]]),
-            latent_dim=data.latent_shape[method][1],
-        )
-        for method in data.methods
-    ]
-    verdict = judge(learned)
-    naive, names = by_environment.get("tsls", []), store.names("environments")
-    estimates = [one.result(num_obs) for one in by_key.values()]
-    if naive:
-        used = sum(moments[GENOTYPE, one.environment].count for one in naive)
-        estimates.insert(3, _meta_result(naive, used, len(environments)))
-    return PairResult(
-        exposure=store.names("exposures")[data.exposure],
-        outcome=store.names("outcomes")[data.outcome],
-        estimates=tuple(estimates),
-        headline=verdict.headline,
-        trust=verdict.trust,
-        reasons=verdict.reasons,
-        diagnostics=verdict.diagnostics,
-        per_environment=tuple(
-            one.result(
-                moments[GENOTYPE, one.environment].count,
-                key=names[one.environment],
-                label=names[one.environment],
-            )
-            for one in naive
-        ),
-        anderson_rubin=_anderson_rubin(moments, estimators["tsls_pc"]),
-        truth=effect,
-    )
-
-
-def _grouped(fitted: list[Fitted]) -> dict[str, list[Fitted]]:
-    groups: dict[str, list[Fitted]] = {}
-    for one in fitted:
-        groups.setdefault(one.estimator.key, []).append(one)
-    return groups
-
-
-def _meta(fitted: list[Fitted]) -> MetaAnalysis:
-    estimates = np.array([one.estimate for one in fitted])
-    return meta_analysis(estimates, np.array([one.std_error for one in fitted]))
-
-
-def _anderson_rubin(moments: FrameMoments, rival: Estimator) -> tuple[tuple[float, float], ...]:
-    selected = select(moments, GENOTYPE).select(rival.columns)
-    return anderson_rubin(reduced_pair(selected, len(rival.instruments))[0]).intervals
-
-
-def _meta_result(within: list[Fitted], num_obs: int, num_environments: int) -> Estimate:
-    """Naive 2SLS inside the environments that allow it, pooled by inverse variance."""
-    pooled = _meta(within)
-    lower, upper, pvalue = interval(pooled.estimate, pooled.std_error)
-    return Estimate(
-        key="meta",
-        label="2SLS within environments, meta-analysed",
-        estimate=pooled.estimate,
-        std_error=pooled.std_error,
-        ci_lower=lower,
-        ci_upper=upper,
-        pvalue=pvalue,
-        num_obs=num_obs,
-        num_instruments=min(fit.num_instruments for one in within for fit in one.fits),
-        first_stage_f=min(one.first_stage_f for one in within),
-        note="First-stage F is that of the weakest environment."
-        + (
-            f" Only {len(within)} of {num_environments} environments have people enough for this "
-            "many instruments."
-            if len(within) < num_environments
-            else ""
-        ),
-    )
-
-
 def _study_result(
     study: Study,
     store: GenotypeStore,
     pairs: list[PairResult],
-    encoders: dict[Method, list[Encoder]],
+    encoders: Encoders,
     identity: str,
 ) -> StudyResult:
     manifest = store.manifest
@@ -267,7 +147,7 @@ def _study_result(
 
 
 def _encoder_story(trained: list[Encoder]) -> dict[str, Any]:
-    kept = ("fold", "best_step", "held_out_log_likelihood", "history", "invariant")
+    kept = ("fold", "best_step", "held_out", "history", "invariant")
     return {
         "latent_dim": trained[0].latent_dim,
         "factors": trained[0].front.num_factors,

@@ -5,35 +5,33 @@ Legend: S encoders, E environments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
 from mrscale.results import Estimate
-from mrscale.stats.design import indicators
 from mrscale.stats.iv import LinearIV, ordinary_least_squares, two_stage_least_squares
-from mrscale.stats.misfit import Misfit, RandomFeatures, misfit
 from mrscale.stats.moments import Floats, Moments, combine_keyed, pool
 from mrscale.stats.pooling import Replicated, interval, replicate_mean
+from mrscale.stats.scores import OuterSums
+from mrscale.stats.specification import TestResult, hansen_j_of
 from mrscale.stream.engine import Client
 from mrscale.stream.reduce import reduce_blocks
 from mrscale.workflow.designs import (
-    LATENT_DEGREE,
     Estimator,
     Frame,
     FrameRows,
     PairData,
-    basis_width,
 )
 
 EVERYWHERE = -1
 """Environment code of a fit on all environments together."""
-MISFIT_PARTS = 3
+
+UNTESTED = TestResult.not_applicable("Hansen J", "no more instruments than exposures")
 
 FrameMoments = dict[tuple[Frame, int], Moments]
 
@@ -49,13 +47,22 @@ class Fitted:
         Code, or ``EVERYWHERE``.
     fits : tuple of LinearIV
     variance : float
-        ``sum_i (mean_s psi_is)^2`` over people: HC0 for a single frame.
+        ``sum_g (mean_s psi_gs)^2`` over people or clusters g: robust for a single frame.
+    overidentification : TestResult
+        Hansen's J, the median over frames; not applicable before :func:`with_errors`.
     """
 
     estimator: Estimator
     environment: int
     fits: tuple[LinearIV, ...]
     variance: float = np.nan
+    overidentification: TestResult = UNTESTED
+
+    @property
+    def is_testable(self) -> bool:
+        """Whether it has instruments to spare, in all environments together."""
+        several = all(fit.num_instruments > 1 for fit in self.fits)
+        return self.environment == EVERYWHERE and several
 
     @property
     def pooled(self) -> Replicated | None:
@@ -100,6 +107,7 @@ class Fitted:
             num_obs=num_obs,
             num_instruments=min(fit.num_instruments for fit in self.fits),
             first_stage_f=self.first_stage_f,
+            j_pvalue=self.overidentification.pvalue,
             note=self._note,
         )
 
@@ -164,85 +172,64 @@ def with_errors(
     fitted: Sequence[Fitted],
     *,
     progress: Advance = silent,
-) -> list[Fitted]:
-    """Second pass: the robust variance of every fit."""
+) -> tuple[list[Fitted], Floats]:
+    """Second pass: the robust or clustered variance of every fit, and Hansen's J of those over all
+    environments.
 
-    def block(rows: slice) -> Floats:
-        frames = dict(data.frames(rows))
-        return np.array([_squared_influence(frames, one) for one in fitted])
+    Returns
+    -------
+    list of Fitted
+    ndarray, shape (fits, fits)
+        Covariance of the estimates given their encoders.
+    """
+    codes, sizes = data.clusters or (None, None)
+    tested = [i for i, one in enumerate(fitted) if one.is_testable]
 
-    totals = reduce_blocks(client, cuts, block, np.add, progress=progress)
-    return [
-        Fitted(one.estimator, one.environment, one.fits, float(total))
-        for one, total in zip(fitted, totals, strict=True)
-    ]
+    def block(rows: slice) -> OuterSums:
+        frames, length = dict(data.frames(rows)), rows.stop - rows.start
+        influence = np.stack([_influence(frames, one, length) for one in fitted], axis=1)
+        scores = [score for i in tested for score in _scores(frames, fitted[i], length)]
+        return OuterSums.from_block(
+            [influence, *scores], None if codes is None else codes[rows], sizes
+        )
+
+    sums = reduce_blocks(client, cuts, block, lambda a, b: a.combine(b, sizes), progress=progress)
+    covariance, *meats = sums.totals
+    variances = np.diag(covariance).tolist()
+    found = [replace(one, variance=v) for one, v in zip(fitted, variances, strict=True)]
+    for i in tested:
+        own, meats = meats[: len(fitted[i].fits)], meats[len(fitted[i].fits) :]
+        tests = [
+            hansen_j_of(one.reduced, meat, one.reduced.count if sizes is None else len(sizes))
+            for one, meat in zip(fitted[i].fits, own, strict=True)
+        ]
+        found[i] = replace(found[i], overidentification=_typical(tests))
+    return found, covariance
 
 
-def _squared_influence(frames: dict[Frame, FrameRows], one: Fitted) -> float:
-    """``sum_i (mean_s psi_is)^2`` over the people of a block; psi is zero outside a frame."""
-    members = [frames[name] for name in one.estimator.frames]
-    mean = np.zeros(1 + max((int(m.index.max(initial=-1)) for m in members), default=-1))
-    for member, single in zip(members, one.fits, strict=True):
+def _influence(frames: dict[Frame, FrameRows], one: Fitted, length: int) -> Floats:
+    """``mean_s psi_is`` of the people of a block; psi is zero outside a frame."""
+    mean = np.zeros(length)
+    for member, single in _members(frames, one):
         chosen = np.isin(member.environment, one.environment) | (one.environment == EVERYWHERE)
         influence = single.influence(member.matrix[chosen][:, one.estimator.columns])
-        mean[member.index[chosen]] += influence / len(members)
-    return float(mean @ mean)
+        mean[member.row[chosen]] += influence / len(one.fits)
+    return mean
 
 
-def misfits(
-    client: Client | None,
-    cuts: Sequence[slice],
-    data: PairData,
-    seed: int,
-    *,
-    progress: Advance = silent,
-) -> dict[str, Misfit]:
-    """Misfit checks per method, averaged over its encoders, on people who did not train them.
-
-    The regressions are cross-fitted over ``MISFIT_PARTS`` parts of those people: with two folds
-    an encoder leaves only one unseen.
-    """
-    features = {
-        method: RandomFeatures.draw(shape[2], np.random.default_rng(seed))
-        for method, shape in data.latent_shape.items()
-    }
-
-    def block(rows: slice) -> dict[tuple[str, int, int, int], Moments]:
-        environment = data.store.array("environment", rows)
-        fold = data.store.array("fold", rows)
-        part = _parts(data.store.array("family", rows), rows)
-        dummies = indicators(environment, len(data.fill))
-        found: dict[tuple[str, int, int, int], Moments] = {}
-        for method, s, latent, remainder in data.encoded(rows):
-            matrix = features[method].rows(latent, remainder, dummies)
-            unseen = fold != s
-            for p, e in sorted(set(zip(part.tolist(), environment.tolist(), strict=True))):
-                inside = unseen & (part == p) & (environment == e)
-                if inside.any():
-                    found[method, s, p, e] = Moments.from_block(matrix[inside])
-        return found
-
-    groups = reduce_blocks(client, cuts, block, combine_keyed, progress=progress)
-    found = {}
-    for method, (encoders, latent_dim, _) in data.latent_shape.items():
-        targets = basis_width(latent_dim, LATENT_DEGREE)
-        checks = [
-            misfit(
-                {(p, e): m for (name, t, p, e), m in groups.items() if (name, t) == (method, s)},
-                targets,
-                latent_dim,
-            )
-            for s in range(encoders)
-        ]
-        found[str(method)] = Misfit(
-            float(np.mean([c.r2 for c in checks])),
-            float(np.mean([c.likelihood_ratio for c in checks])),
-        )
-    return found
+def _scores(frames: dict[Frame, FrameRows], one: Fitted, length: int) -> Iterator[Floats]:
+    """Scores of each frame's instruments, zero for people outside it."""
+    for member, single in _members(frames, one):
+        scores = np.zeros((length, single.num_instruments))
+        scores[member.row] = single.scores(member.matrix[:, one.estimator.columns])
+        yield scores
 
 
-def _parts(family: NDArray[np.int32], rows: slice) -> NDArray[np.int64]:
-    """Part of each row of a block; relatives share one, and a part is a random sample because the
-    store's rows are in random order."""
-    unit = np.where(family >= 0, family, np.arange(rows.start, rows.start + len(family)))
-    return unit % MISFIT_PARTS
+def _members(frames: dict[Frame, FrameRows], one: Fitted) -> Iterator[tuple[FrameRows, LinearIV]]:
+    return zip((frames[name] for name in one.estimator.frames), one.fits, strict=True)
+
+
+def _typical(tests: Sequence[TestResult]) -> TestResult:
+    """The test with the median p-value; encoders are fitted to the same people."""
+    usable = sorted((t for t in tests if np.isfinite(t.pvalue)), key=lambda t: t.pvalue)
+    return usable[len(usable) // 2] if usable else tests[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mrscale.results import Diagnostic, Trust, Verdict
-from mrscale.stats.misfit import Misfit
+from mrscale.stats.misfit import LIKELIHOOD_LIMIT, R2_LIMIT
 from mrscale.stats.pooling import MetaAnalysis
+from mrscale.workflow.checks import LatentCheck
 
 WEAK_F = 10.0
 RIVAL = "tsls_pc"
@@ -20,31 +21,28 @@ class LearnedFit:
 
     Attributes
     ----------
-    method : str
+    check : LatentCheck
+        What was seen without any trait.
     first_stage_f : float
         Of the estimate with controls, the smallest over encoders.
-    misfit : Misfit
     heterogeneity : MetaAnalysis
         Of the estimate over environments.
-    remainder_dim, num_environments : int
-    invariant : int
-        Number of directions that the permutation test found invariant, the median over folds.
-    latent_dim : int
+    overidentification : float
+        p-value of Hansen's J.
+    without_controls, from_rival : tuple of (float, float)
+        Difference of the estimate from that without controls and from the adjusted 2SLS, each with
+        its standard error.
+    from_others : dict of str to tuple of (float, float)
+        The same from the estimates with controls of the other methods.
     """
 
-    method: str
+    check: LatentCheck
     first_stage_f: float
-    misfit: Misfit
     heterogeneity: MetaAnalysis
-    remainder_dim: int
-    num_environments: int
-    invariant: int
-    latent_dim: int
-
-    @property
-    def identifiable(self) -> bool:
-        """Whether there are environments enough for this many moving dimensions."""
-        return self.num_environments >= 2 * self.remainder_dim + 1
+    overidentification: float
+    without_controls: tuple[float, float]
+    from_rival: tuple[float, float]
+    from_others: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -73,39 +71,39 @@ def judge(fits: Sequence[LearnedFit]) -> Judgement:
     chosen = _choose(fits)
     checks = tuple(d for one in fits for d in _diagnostics(one))
     reasons = _reasons(chosen)
-    if chosen.first_stage_f < WEAK_F or not chosen.misfit.passed:
+    if chosen.first_stage_f < WEAK_F or not chosen.check.misfit.passed:
         return Judgement(RIVAL, "red", reasons, checks)
-    if not chosen.identifiable:
+    if not chosen.check.identifiable:
         return Judgement(RIVAL, "amber", reasons, checks)
     trust: Trust = "amber" if chosen.heterogeneity.q_pvalue < 0.05 else "green"
-    return Judgement(f"{chosen.method}_controls", trust, reasons, checks)
+    return Judgement(f"{chosen.check.method}_controls", trust, reasons, checks)
 
 
 def _choose(fits: Sequence[LearnedFit]) -> LearnedFit:
-    by_method = {one.method: one for one in fits}
+    by_method = {one.check.method: one for one in fits}
     linear = by_method.get("linear")
-    if linear and linear.invariant >= linear.latent_dim and linear.misfit.passed:
+    if linear and linear.check.linear_suffices:
         return linear
     return by_method.get("flow", fits[0])
 
 
 def _reasons(chosen: LearnedFit) -> tuple[str, ...]:
-    found = []
+    check, found = chosen.check, []
+    latent = f"the {check.method} latent"
     if chosen.first_stage_f < WEAK_F:
         found.append(
-            f"the {chosen.method} latent hardly predicts the exposure (F {chosen.first_stage_f:.1f}"
-            f" < {WEAK_F:.0f})"
+            f"{latent} hardly predicts the exposure (F {chosen.first_stage_f:.1f} < {WEAK_F:.0f})"
         )
-    if not chosen.misfit.passed:
+    if not check.misfit.passed:
         found.append(
-            f"the {chosen.method} latent can still be predicted from the remainder and the "
-            "environment, so confounding may have stayed in it"
+            f"{latent} can still be predicted from the remainder and the environment, so "
+            "confounding may have stayed in it"
         )
-    if not chosen.identifiable:
+    if not check.identifiable:
+        k = check.remainder_dim
         found.append(
-            f"{chosen.num_environments} environments are too few to separate "
-            f"{chosen.remainder_dim} moving dimensions (2 x {chosen.remainder_dim} + 1 = "
-            f"{2 * chosen.remainder_dim + 1} are needed)"
+            f"{check.num_environments} environments are too few to separate {k} moving dimensions "
+            f"(2 x {k} + 1 = {2 * k + 1} are needed)"
         )
     if chosen.heterogeneity.q_pvalue < 0.05:
         found.append(
@@ -113,15 +111,15 @@ def _reasons(chosen: LearnedFit) -> tuple[str, ...]:
             f"(Cochran Q p = {chosen.heterogeneity.q_pvalue:.2g})"
         )
     return tuple(found) or (
-        f"the {chosen.method} latent predicts the exposure, looks the same in every environment, "
-        "and cannot be predicted from the remainder",
+        f"{latent} predicts the exposure, looks the same in every environment, and cannot be "
+        "predicted from the remainder",
     )
 
 
 def _diagnostics(one: LearnedFit) -> list[Diagnostic]:
-    name = one.method.capitalize()
+    name = one.check.method.capitalize()
     q = one.heterogeneity
-    needed = 2 * one.remainder_dim + 1
+    needed = 2 * one.check.remainder_dim + 1
 
     def check(title: str, value: float, rule: str, verdict: Verdict, meaning: str) -> Diagnostic:
         return Diagnostic(f"{name}: {title}", value, rule, verdict, meaning)
@@ -136,27 +134,27 @@ def _diagnostics(one: LearnedFit) -> list[Diagnostic]:
             "passes every other check, so look here first.",
         ),
         check(
-            f"environments, for k = {one.remainder_dim} moving",
-            one.num_environments,
+            f"environments, for k = {one.check.remainder_dim} moving",
+            one.check.num_environments,
             f">= {needed}",
-            "pass" if one.identifiable else "warn",
+            "pass" if one.check.identifiable else "warn",
             "A sufficient number of environments to tell what moves from what stays. With fewer, "
             "the encoder may keep a confounded direction and no check would notice.",
         ),
         check(
             "predictability of the latent (cross-fitted R2)",
-            one.misfit.r2,
-            "< 0.01",
-            "pass" if one.misfit.r2 < 0.01 else "fail",
+            one.check.misfit.r2,
+            f"< {R2_LIMIT:g}",
+            "pass" if one.check.misfit.r2 < R2_LIMIT else "fail",
             "Whether the learned instrument can be predicted from the remainder and the "
             "environment, in people not used for training. It finds bad fits; it cannot certify "
             "that the right direction was found.",
         ),
         check(
             "law of the latent given the rest (log-likelihood ratio per person)",
-            one.misfit.likelihood_ratio,
-            "< 0",
-            "pass" if one.misfit.likelihood_ratio < 0 else "fail",
+            one.check.misfit.likelihood_ratio,
+            f"< {LIKELIHOOD_LIMIT:g}",
+            "pass" if one.check.misfit.likelihood_ratio < LIKELIHOOD_LIMIT else "fail",
             "Whether the spread of the learned instrument depends on the remainder or the "
             "environment. Same use and same limit as the check above.",
         ),
@@ -170,7 +168,7 @@ def _diagnostics(one: LearnedFit) -> list[Diagnostic]:
         ),
         check(
             "invariant linear directions (permutation test)",
-            one.invariant,
+            one.check.invariant,
             "for information",
             "info",
             "Directions of the genotype scores whose mean and covariance do not move between "

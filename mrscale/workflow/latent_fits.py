@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import pandas as pd
-import zarr
 
 from mrscale.config import Method
 from mrscale.errors import InputError, RunError
@@ -21,6 +20,7 @@ from mrscale.stream.engine import Client
 from mrscale.stream.products import mean_dosage
 from mrscale.workflow.designs import GENOTYPE, PairData
 from mrscale.workflow.fitting import fit, fit_within, frame_moments, select, with_errors
+from mrscale.workflow.latents import Latents
 from mrscale.workflow.runfolder import MARKER, RunFolder
 from mrscale.workflow.subsets import meta_table, with_the_others
 
@@ -34,7 +34,7 @@ def latent_estimates(
     covariates: Sequence[str],
     by: str | None,
     progress: Advance = silent,
-) -> tuple[dict[str, pd.DataFrame], dict[int, int]]:
+) -> tuple[dict[str, Any], dict[int, int]]:
     """2SLS on every latent instrument of a run, in two passes over the store.
 
     Returns
@@ -58,15 +58,14 @@ def latent_estimates(
             "latent instruments take one exposure at a time; found "
             f"{len(exposures)}; estimate them one by one, or use instruments='genotype'"
         )
-    path, methods = _latents(store, Path(run))
+    latents = _latents(store, Path(run))
     data = PairData(
         store=store,
         fill=mean_dosage(store),
         drop_missing=False,
         exposure=store.names("exposures").index(exposures[0]),
         outcome=store.names("outcomes").index(outcome),
-        latents=str(path),
-        methods=methods,
+        latents=latents,
         oracle=None,
         covariates=tuple(covariates),
     )
@@ -75,9 +74,9 @@ def latent_estimates(
     count = select(moments, GENOTYPE).count
     learned = {one.key: one for one in data.estimators() if one.frames != (GENOTYPE,)}
     everybody = [fit(moments, one) for one in learned.values()]
-    controlled = learned[f"{methods[0]}_controls"]
+    controlled = learned[f"{latents.methods[0]}_controls"]
     within = fit_within(moments, controlled, range(len(data.fill))) if by else []
-    fitted = with_errors(client, cuts, data, [*everybody, *within], progress=progress)
+    fitted, _ = with_errors(client, cuts, data, [*everybody, *within], progress=progress)
     table = [one.result(count, label=one.estimator.key) for one in fitted[: len(everybody)]]
     people = {code: found.count for (frame, code), found in moments.items() if frame == GENOTYPE}
     names = store.names("environments")
@@ -89,7 +88,7 @@ def latent_estimates(
     meta = meta_table(by_environment)
     if by:
         by_environment = with_the_others(by_environment, names, exposures, people)
-    tables = {
+    tables: dict[str, Any] = {
         "estimates": _rows(table, exposures[0]),
         "by_environment": by_environment,
         "meta": meta,
@@ -103,7 +102,7 @@ def _rows(estimates: Sequence[Estimate], exposure: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=fields).assign(exposure=exposure)[list(ESTIMATES)]
 
 
-def _latents(store: GenotypeStore, run: Path) -> tuple[Path, tuple[Method, ...]]:
+def _latents(store: GenotypeStore, run: Path) -> Latents:
     folder = RunFolder(run)
     marker = folder.path / MARKER
     if not folder.done("encode") or not marker.is_file():
@@ -116,6 +115,4 @@ def _latents(store: GenotypeStore, run: Path) -> tuple[Path, tuple[Method, ...]]
             f"the latents in {run} are those of another genotype store; name the store that they "
             "were made from, or train on this one"
         )
-    group: Any = zarr.open_group(str(folder.latents), mode="r")
-    methods = tuple(cast(Method, m) for m in get_args(Method) if f"{m}_latent" in group)
-    return folder.latents, methods
+    return Latents.open(folder.latents, get_args(Method))

@@ -70,9 +70,14 @@ class RunFolder:
         """Trained encoder of one fold."""
         return self.fold(fold) / f"{method}.safetensors"
 
-    def checkpoint(self, fold: int) -> Path:
-        """State of a flow encoder in training."""
-        return self.fold(fold) / "flow.checkpoint.safetensors"
+    def checkpoint(self, what: str) -> Path:
+        """State of encoders in training."""
+        return self.path / "encoders" / f"{what}.checkpoint.safetensors"
+
+    @property
+    def latent_dim(self) -> Path:
+        """The latent dimension of all encoders, and what it was chosen by."""
+        return self.path / "encoders" / "latent_dim.json"
 
     @property
     def latents(self) -> Path:

@@ -1,47 +1,39 @@
-"""The train stage: linear front ends from moments, then one encoder per method and fold.
-
-Legend: M variants, P factors, E environments.
-"""
+"""The train stage: linear starts of every fold, then its encoders, kept and resumed in files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from mrscale import config
 from mrscale.config import Study
 from mrscale.errors import InputError
-from mrscale.nn.flow import Flow
 from mrscale.progress import bar
-from mrscale.provenance import Clock, digest
-from mrscale.sampling.plan import Plan, blocks, held_out, split_by_environment
-from mrscale.stats.design import fill_missing
-from mrscale.stats.moments import Floats, Moments, combine_keyed, pool
-from mrscale.stats.subspace import FrontEnd, count_invariant, fit_front_end, stationary_subspace
+from mrscale.provenance import Clock, digest, write_json
 from mrscale.store.reader import GenotypeStore, open_store
-from mrscale.stream.engine import Client, engine
-from mrscale.stream.loader import batches
+from mrscale.stream.engine import engine
 from mrscale.stream.products import mean_dosage
-from mrscale.stream.reduce import map_blocks, reduce_blocks
 from mrscale.train import checkpoint
-from mrscale.train.encoder import Encoder, Prepared, finish, keep_restart, start_flow
-from mrscale.train.loop import Batch, Progressed, fit_flow
-from mrscale.train.ranks import joined, launch
+from mrscale.train.encoder import Prepared
+from mrscale.train.learn import Effort
+from mrscale.train.ranks import Ranks, joined, launch
+from mrscale.workflow.learning import (
+    LatentDim,
+    choose_latent_dim,
+    learn_encoders,
+    require_latent_dim,
+    require_people_to_train,
+    training_blocks,
+)
+from mrscale.workflow.preparing import prepare
 from mrscale.workflow.runfolder import RunFolder
-
-FoldEnvironment = tuple[int, int]
 
 
 def train(study: Study, *, quiet: bool = False) -> RunFolder:
     """Train every encoder of a study, each on one fold of people.
 
-    Finished encoders are kept, an interrupted one continues from its last checkpoint.
+    Finished encoders are kept, an interrupted training continues from its last checkpoint.
 
     Raises
     ------
@@ -63,16 +55,8 @@ def train(study: Study, *, quiet: bool = False) -> RunFolder:
     if folder.done("train") == identity:
         return folder
     folder.reopen("train")
-    prepared, latent_dim = _prepare(study, store, folder, identity, quiet)
-    if "linear" in study.encoder.methods:
-        for fold, start in enumerate(prepared):
-            story = {"identity": identity, "fold": fold, "invariant": start.invariant}
-            finish("linear", latent_dim, start, None, story).save(folder.encoder("linear", fold))
-    if "flow" in study.encoder.methods:
-        for fold in range(study.folds):
-            if _identity_of(folder.encoder("flow", fold)) != identity:
-                ranks = study.encoder.ranks
-                launch(ranks, _train_flow, study, fold, latent_dim, identity, quiet)
+    _prepare(study, store, folder, identity, quiet)
+    launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
     folder.finish("train", identity, clock)
     return folder
 
@@ -102,216 +86,101 @@ def _require_folds(study: Study, store: GenotypeStore) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _FoldBlocks:
-    """Block functions over the rows of a store, grouped by fold and environment."""
-
-    store: GenotypeStore
-    fill: Floats
-    drop_missing: bool
-
-    def _read(
-        self, rows: slice
-    ) -> tuple[NDArray[np.intp], Floats, NDArray[np.int16], NDArray[np.int8]]:
-        """Row numbers, dosages, environments and folds of the people to train on."""
-        dosage = self.store.expected_dosage(rows)
-        kept = (dosage >= 0).all(axis=1) if self.drop_missing else np.ones(len(dosage), bool)
-        environment = self.store.array("environment", rows)[kept]
-        filled = fill_missing(dosage[kept], environment, self.fill)
-        numbers = rows.start + np.flatnonzero(kept)
-        return numbers, filled, environment, self.store.array("fold", rows)[kept]
-
-    def moments(self, rows: slice) -> dict[FoldEnvironment, Moments]:
-        _, filled, environment, fold = self._read(rows)
-        pairs = sorted(set(zip(fold.tolist(), environment.tolist(), strict=True)))
-        return {
-            (f, e): Moments.from_block(filled[(fold == f) & (environment == e)]) for f, e in pairs
-        }
-
-    def scores(
-        self, rows: slice, fronts: list[FrontEnd]
-    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        numbers, filled, _, fold = self._read(rows)
-        inside = [np.flatnonzero(fold == f) for f in range(len(fronts))]
-        return [
-            (numbers[index], front.scores(filled[index]).astype(np.float32))
-            for index, front in zip(inside, fronts, strict=True)
-        ]
-
-
 def _prepare(
     study: Study, store: GenotypeStore, folder: RunFolder, identity: str, quiet: bool
-) -> tuple[list[Prepared], int]:
-    """Front ends, scores and stationary subspaces of all folds, and the latent dimension."""
+) -> None:
+    """Write what the encoders of every fold start from, unless it is there."""
     files = [folder.prepared(fold) for fold in range(study.folds)]
-    if any(_identity_of(file) != identity for file in files):
-        with engine(study.scheduler) as client, bar("Preparing", 2, quiet=quiet) as progress:
-            source = _FoldBlocks(store, mean_dosage(store), study.genotypes.missing == "drop")
-            cuts = blocks(store.num_samples, store.layout.chunk_rows)
-            groups = reduce_blocks(client, cuts, source.moments, combine_keyed, progress=progress)
-            fronts = _front_ends(groups, study)
-            parts = map_blocks(
-                client, cuts, lambda rows: source.scores(rows, fronts), progress=progress
-            )
-        environment = store.array("environment")
-        for fold, front in enumerate(fronts):
-            rows, scores = (np.concatenate(a) for a in zip(*(p[fold] for p in parts), strict=True))
-            start = _start(fold, front, rows, scores, groups, environment[rows], source, study)
-            start.save(files[fold], {"identity": identity})
-    # always from the files: the memory order of a fresh matrix would change last bits later on
-    prepared = [Prepared.load(file) for file in files]
-    return prepared, _latent_dim(study.encoder, prepared)
-
-
-def _front_ends(groups: dict[FoldEnvironment, Moments], study: Study) -> list[FrontEnd]:
-    """One front end per fold, all with the same number of factors."""
-    settings = study.encoder
-    folds = [pool([m for (f, _), m in groups.items() if f == fold]) for fold in range(study.folds)]
-    if settings.factors != "auto":
-        return [fit_front_end(fold, settings.factors) for fold in folds]
-    fronts = [fit_front_end(fold) for fold in folds]
-    factors = sorted(front.num_factors for front in fronts)[len(fronts) // 2]
-    return [
-        front if front.num_factors == factors else fit_front_end(fold, factors)
-        for fold, front in zip(folds, fronts, strict=True)
-    ]
-
-
-def _start(
-    fold: int,
-    front: FrontEnd,
-    rows: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    groups: dict[FoldEnvironment, Moments],
-    environment: NDArray[np.int16],
-    source: _FoldBlocks,
-    study: Study,
-) -> Prepared:
-    moments = [m for (f, _), m in sorted(groups.items(), key=lambda item: item[0]) if f == fold]
-    subspace = stationary_subspace([m.transform(front.projection, front.origin) for m in moments])
-    rng = np.random.default_rng([study.seed, fold])
-    invariant = count_invariant(scores.astype(np.float64), environment, rng)
-    return Prepared(front, source.fill, subspace, rows, scores, invariant)
-
-
-def _latent_dim(settings: config.Encoder, prepared: list[Prepared]) -> int:
-    factors = prepared[0].front.num_factors
-    if settings.latent_dim == "auto":
-        invariant = typical_invariant([start.invariant for start in prepared])
-        return min(max(invariant, 1), factors - 1)
-    if settings.latent_dim >= factors:
-        raise InputError(
-            f"[encoder] latent_dim must be below the number of factors, {factors}, so that "
-            f"something is left to absorb confounding; found {settings.latent_dim}"
+    if all(_identity_of(file) == identity for file in files):
+        return
+    with engine(study.scheduler) as client, bar("Preparing", 2, quiet=quiet) as progress:
+        starts = prepare(
+            client,
+            store,
+            mean_dosage(store),
+            study.folds,
+            factors=study.encoder.factors,
+            drop_missing=study.genotypes.missing == "drop",
+            seed=study.seed,
+            progress=progress,
         )
-    return settings.latent_dim
+    require_latent_dim(study.encoder.latent_dim, starts[0].front.num_factors)
+    if set(study.encoder.methods) - {"linear"}:
+        require_people_to_train(store, training_blocks(store, starts, study.seed))
+    for start, file in zip(starts, files, strict=True):
+        start.save(file, {"identity": identity})
 
 
-def typical_invariant(counts: list[int]) -> int:
-    """Number of invariant directions that the folds agree on: their lower median."""
-    return sorted(counts)[(len(counts) - 1) // 2]
-
-
-def _train_flow(study: Study, fold: int, latent_dim: int, identity: str, quiet: bool) -> None:
-    """Train one fold's flow encoder; runs in every rank."""
+def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
+    """Train what is not there yet; runs in every rank, and the leading one writes."""
     folder, store = RunFolder(Path(study.run)), open_store(study.store_path)
-    start = Prepared.load(folder.prepared(fold))
-    environments = len(store.names("environments"))
-    environment = store.array("environment")[start.rows]
-    aside = held_out(store.array("family")[start.rows], study.seed)
-    plan = _plan(study, fold, store, start.rows[~aside])
-    z = start.scores.astype(np.float64) @ start.subspace.directions
-    flow = start_flow(
-        start.subspace.directions,
-        [z[environment == e] for e in range(environments)],
-        latent_dim,
-        environments,
-        restarts=study.encoder.restarts,
-        seed=plan.seed,
-    )
-    title = f"Training flow {fold + 1} of {study.folds}"
-    with joined() as ranks, engine(study.scheduler) as client:
-        mine = slice(ranks.rank, None, ranks.world)
-        judge = (
-            torch.from_numpy(start.scores[aside][mine]),
-            torch.from_numpy(environment[aside][mine].astype(np.int64)),
-        )
+    settings = study.encoder
+    starts = [Prepared.load(folder.prepared(fold)) for fold in range(study.folds)]
+    blocks = training_blocks(store, starts, study.seed)
+    effort = Effort(settings.restarts, settings.steps, settings.batch_size)
+    with joined() as ranks:
+        shared: dict[str, Any] = {"seed": study.seed, "ranks": ranks, "identity": identity}
+        shown = partial(bar, total=1, quiet=quiet or not ranks.leads)
+        chosen = _known_latent_dim(folder, identity)
+        if chosen is None:
+            resume = folder.checkpoint("path")
+            with shown("Choosing the latent dimension") as progress:
+                chosen = choose_latent_dim(
+                    settings.latent_dim,
+                    settings.methods,
+                    blocks,
+                    effort,
+                    resume=resume,
+                    progress=progress,
+                    **shared,
+                )
+            _settle(ranks, partial(_keep_latent_dim, folder, identity, chosen), resume)
+        story = {"identity": identity, "latent_dim_path": chosen.path}
+        for method in settings.methods:
+            files = [folder.encoder(method, fold) for fold in range(study.folds)]
+            if all(_identity_of(file) == identity for file in files):
+                continue
+            resume = folder.checkpoint(method)
+            with shown(f"Training {method} encoders") as progress:
+                encoders = learn_encoders(
+                    method,
+                    blocks,
+                    chosen.value,
+                    effort,
+                    story,
+                    resume=resume,
+                    progress=progress,
+                    **shared,
+                )
 
-        def batches_from(step: int) -> Iterator[Batch]:
-            return _score_batches(
-                client, store, start, plan, step, study.encoder.steps, ranks.rank, ranks.world
-            )
+            def save(found: Any = encoders, places: Any = files) -> None:
+                for encoder, file in zip(found, places, strict=True):
+                    encoder.save(file)
 
-        with bar(title, 1, quiet=quiet or not ranks.leads) as progress:
-            done = fit_flow(
-                flow,
-                batches_from,
-                judge,
-                steps=study.encoder.steps,
-                ranks=ranks,
-                resume=folder.checkpoint(fold),
-                identity=identity,
-                progress=progress,
-            )
-        if ranks.leads:
-            story = {
-                "identity": identity,
-                "fold": fold,
-                "invariant": start.invariant,
-                "wraps": plan.wraps,
-            }
-            _best_restart(flow, done, start, story).save(folder.encoder("flow", fold))
-            folder.checkpoint(fold).unlink(missing_ok=True)
-        # nobody may go on, and call the stage finished, before the encoder is on disk
-        ranks.wait()
+            _settle(ranks, save, resume)
 
 
-def _best_restart(flow: Flow, done: Progressed, start: Prepared, story: dict[str, Any]) -> Encoder:
-    """The encoder of the restart with the best held-out likelihood."""
-    winner = int(np.argmax(done.best_held_out))
-    story = {
-        **story,
-        "best_step": done.best_step[winner],
-        "held_out_log_likelihood": done.best_held_out[winner],
-        "restarts": done.best_held_out,
-        "history": done.history,
-    }
-    directions, environments = start.subspace.directions, len(start.mean_dosage)
-    single = start_flow(directions, [], flow.latent_dim, environments)
-    best = keep_restart(flow, single, winner)
-    return finish("flow", flow.latent_dim, start, best, story)
+def _settle(ranks: Ranks, save: Any, resume: Path) -> None:
+    """The leading rank writes a result and drops its checkpoint; nobody goes on before that."""
+    if ranks.leads:
+        save()
+        resume.unlink(missing_ok=True)
+    ranks.wait()
 
 
-def _plan(study: Study, fold: int, store: GenotypeStore, rows: NDArray[np.int64]) -> Plan:
-    names = store.names("environments")
-    parts = split_by_environment(rows, store.array("environment"), len(names))
-    if empty := [name for name, part in zip(names, parts, strict=True) if not len(part)]:
-        raise InputError(
-            f"every fold needs people of every environment to train on; environment {empty[0]!r} "
-            "has too few for this many folds; lower folds, or merge the environment with another"
-        )
-    seed = study.seed * 1000 + fold
-    return Plan(parts, store.layout.chunk_rows, study.encoder.batch_size, seed)
+def _keep_latent_dim(folder: RunFolder, identity: str, chosen: LatentDim) -> None:
+    content = {"identity": identity, "latent_dim": chosen.value, "path": chosen.path}
+    write_json(folder.latent_dim, content)
 
 
-def _score_batches(
-    client: Client,
-    store: GenotypeStore,
-    start: Prepared,
-    plan: Plan,
-    step: int,
-    stop: int,
-    rank: int,
-    world: int,
-) -> Iterator[Batch]:
-    """Batches of scores, projected from streamed dosages."""
-    stream = batches(client, store, plan, start=step, stop=stop, rank=rank, world=world)
-    for dosage, environment in stream:
-        scores = start.front.scores(fill_missing(dosage, environment, start.mean_dosage))
-        yield (
-            torch.from_numpy(scores.astype(np.float32)),
-            torch.from_numpy(environment.astype(np.int64)),
-        )
+def _known_latent_dim(folder: RunFolder, identity: str) -> LatentDim | None:
+    """The latent dimension, if it was chosen before for the same training."""
+    if not folder.latent_dim.is_file():
+        return None
+    content = json.loads(folder.latent_dim.read_text())
+    if content["identity"] != identity:
+        return None
+    return LatentDim(content["latent_dim"], content["path"])
 
 
 def _identity_of(file: Path) -> str | None:

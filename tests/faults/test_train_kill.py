@@ -25,8 +25,8 @@ store = "{store}"
 folds = 2
 
 [encoder]
+methods = ["linear", "kernel", "flow"]
 factors = 3
-latent_dim = 1
 steps = 120
 batch_size = 60
 """
@@ -59,16 +59,23 @@ def test_a_killed_training_continues_to_the_same_encoders(study_file, tmp_path):
     study = load_study(study_file)
     folder, log = RunFolder(tmp_path / "run"), tmp_path / "log.txt"
 
-    kill_when_there_is(folder.checkpoint(0), study_file, log)
-    assert checkpoint.load_story(folder.checkpoint(0))["step"] < study.encoder.steps
-    assert not folder.encoder("flow", 0).exists()
+    kill_when_there_is(folder.checkpoint("path"), study_file, log)
+    assert checkpoint.load_story(folder.checkpoint("path"))["step"] < study.encoder.steps
+    assert not folder.latent_dim.exists()
+
+    kill_when_there_is(folder.checkpoint("kernel"), study_file, log)
+    assert checkpoint.load_story(folder.checkpoint("kernel"))["step"] < study.encoder.steps
+    assert not folder.checkpoint("path").exists()
+    assert not folder.encoder("kernel", 0).exists()
     assert folder.done("train") is None
     with pytest.raises(RunError, match="not trained yet; run first: mrscale train"):
         encode(study, quiet=True)
 
-    kill_when_there_is(folder.checkpoint(1), study_file, log)
-    kept = [folder.prepared(0), folder.prepared(1), folder.encoder("flow", 0)]
+    kill_when_there_is(folder.checkpoint("flow"), study_file, log)
+    kept = [folder.latent_dim, folder.prepared(0), folder.prepared(1)]
+    kept += [folder.encoder(method, fold) for method in ("linear", "kernel") for fold in range(2)]
     written = [file.stat().st_mtime_ns for file in kept]
+    assert not folder.encoder("flow", 0).exists()
     assert folder.done("train") is None
 
     finished = subprocess.run(command(study_file), capture_output=True, text=True, check=False)
@@ -77,8 +84,9 @@ def test_a_killed_training_continues_to_the_same_encoders(study_file, tmp_path):
 
     undisturbed = train(study.model_copy(update={"run": str(tmp_path / "whole")}), quiet=True)
     assert folder.done("train") == undisturbed.done("train")
+    assert not any(folder.checkpoint(what).exists() for what in ("path", "kernel", "flow"))
+    assert folder.latent_dim.read_bytes() == undisturbed.latent_dim.read_bytes()
     for fold in range(study.folds):
-        assert not folder.checkpoint(fold).exists()
         same_file(folder.prepared(fold), undisturbed.prepared(fold))
         for method in study.encoder.methods:
             same_file(folder.encoder(method, fold), undisturbed.encoder(method, fold))

@@ -19,53 +19,90 @@ from torch import Tensor
 from mrscale.errors import EngineError
 from mrscale.nn.flow import Flow
 from mrscale.train import checkpoint
-from mrscale.train.encoder import start_flow
-from mrscale.train.loop import Batch, fit_flow, global_log_likelihood
-from mrscale.train.ranks import joined, launch
+from mrscale.train.loop import HeldOut, fit
+from mrscale.train.models import start_flows
+from mrscale.train.objectives import LogLikelihood
+from mrscale.train.ranks import Ranks, joined, launch
+from mrscale.train.resident import held_out, resident_block
 
 WORLDS = (1, 2, 3)
-# people per step: some do not divide by two or three ranks, some leave a rank with nobody
-SIZES = [48, 49, 50, 2, 1, *[51] * 7]
+LATENT_DIMS = (0, 1, 3)
+# people of each environment per step: some do not divide by two or three ranks, some leave a rank
+# with nobody
+SIZES = [16, 17, 18, 2, 1, *[17] * 7]
+# people of each environment who judge: some leave a rank with none of one environment, or of any
+JUDGES = [(80, 79, 5), (2, 1, 7), (1, 1, 0)]
 
 
-def draw(step: int, num_people: int) -> Batch:
-    """The global batch of a step, in float64."""
+def draw(step: int, num_people: int) -> Tensor:
+    """The global batch (R, E, b, P) of a step, in float64."""
     generator = torch.Generator().manual_seed(step)
-    environment = torch.arange(num_people) % 3
-    scores = torch.randn(num_people, 3, generator=generator, dtype=torch.float64)
-    scores[:, 2] += environment + scores[:, 0].square()
-    return scores, environment
+    scores = torch.randn(3, num_people, 3, generator=generator, dtype=torch.float64)
+    scores[..., 2] += torch.arange(3)[:, None] + scores[..., 0].square()
+    return scores.expand(len(LATENT_DIMS), -1, -1, -1)
 
 
 def new_flow() -> Flow:
-    latents = [np.random.default_rng(e).normal(size=(50, 3)) for e in range(3)]
-    return start_flow(np.eye(3), latents, 1, 3, restarts=2).double()
+    """Flows of several latent dimensions, away from their start."""
+    people = [np.random.default_rng(1).normal(size=(150, 3))], [np.repeat(range(3), 50)]
+    flow = start_flows([np.eye(3)], *people, LATENT_DIMS, 3).double()
+    generator = torch.Generator().manual_seed(8)
+    for parameter in flow.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data += 0.05 * noise
+    return flow
+
+
+def share_of_judges(counts: tuple[int, ...], ranks: Ranks) -> HeldOut:
+    """What this rank judges on, as the train stage divides it."""
+    environment = np.repeat(range(3), np.add(counts, 1))
+    aside = np.ones(len(environment), bool)
+    aside[np.cumsum(np.add(counts, 1)) - 1] = False
+    scores = np.random.default_rng(6).normal(size=(len(environment), 3)).astype(np.float32)
+    block = resident_block(scores, environment, aside, 3, batch_size=3, seed=0)
+    mine = held_out([block], len(LATENT_DIMS), ranks)
+    return HeldOut(mine.scores.double(), mine.weight.double())
 
 
 def gradients(flow: Flow) -> Tensor:
     return torch.cat([p.grad.flatten() for p in flow.parameters() if p.grad is not None])
 
 
-def record_training(folder: str) -> None:
-    """Train a flow in this rank; the leading one writes losses, gradients and weights."""
+def record_objective(ranks: Ranks) -> dict[str, Tensor]:
+    """Loss, summed gradient and worth of the flow objective, before any step."""
+    found, objective = {}, LogLikelihood()
+    for size in sorted(set(SIZES)):
+        flow = new_flow()
+        mine = draw(size, size)[:, :, ranks.rank :: ranks.world]
+        value, part = objective.loss(flow, mine, 0, ranks)
+        part.sum().backward()
+        found |= {f"loss-{size}": value, f"gradient-{size}": ranks.sum(gradients(flow))}
+    for counts in JUDGES:
+        with torch.no_grad():
+            worth = objective.judge(new_flow(), share_of_judges(counts, ranks), ranks)
+        found[f"worth-{counts}"] = worth
+    return found
+
+
+def record(folder: str) -> None:
+    """Train flows in this rank; the leading one writes losses, gradients and weights."""
     losses, slopes = [], []
     with joined() as ranks:
-        flow, mine = new_flow(), slice(ranks.rank, None, ranks.world)
+        flow, objective = new_flow(), LogLikelihood()
 
-        def batches_from(start: int) -> Iterator[Batch]:
+        def batches_from(start: int) -> Iterator[Tensor]:
             for step in range(start, len(SIZES)):
-                scores, environment = draw(step, SIZES[step])
-                batch = scores[mine], environment[mine]
-                losses.append(global_log_likelihood(flow, batch, ranks)[0])
+                batch = draw(step, SIZES[step])[:, :, ranks.rank :: ranks.world]
+                losses.append(objective.loss(flow, batch, step, ranks)[0])
                 yield batch
                 slopes.append(gradients(flow))
 
-        scores, environment = draw(10_000, 200)
-        held_out = scores[mine], environment[mine]
-        done = fit_flow(flow, batches_from, held_out, steps=len(SIZES), ranks=ranks)
+        judges, steps = share_of_judges(JUDGES[0], ranks), len(SIZES)
+        done = fit(flow, objective, batches_from, judges, steps=steps, ranks=ranks)
+        tensors = {"losses": torch.stack(losses), "gradients": torch.stack(slopes)}
+        tensors |= {f"flow.{name}": value for name, value in flow.state_dict().items()}
+        tensors |= record_objective(ranks)
         if ranks.leads:
-            tensors = {"losses": torch.stack(losses), "gradients": torch.stack(slopes)}
-            tensors |= {f"flow.{name}": value for name, value in flow.state_dict().items()}
             story = {"history": done.history, "held_out": done.best_held_out}
             checkpoint.save(Path(folder) / f"{ranks.world}.safetensors", tensors, story)
 
@@ -98,7 +135,7 @@ def count_ranks() -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "agree":
         for world in WORLDS:
-            launch(world, record_training, sys.argv[2])
+            launch(world, record, sys.argv[2])
     elif sys.argv[1] == "hold":
         launch(2, hold)
     elif sys.argv[1] == "join-twice":

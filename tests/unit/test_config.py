@@ -58,7 +58,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(tmp_path, text, me
         ("folds = 2.5", r"'folds' in the study file: Input should be a whole number \(found 2.5\)"),
         ("[qc]\nmaf = 0.7", r"'maf' in \[qc\] of the study file: .*0.5 \(found 0.7\)"),
         ("[encoder]\nfactors = 'some'", r"'factors' in \[encoder\] .*'auto' or a whole number"),
-        ("[encoder]\nmethods = ['deep']", r"'methods' in \[encoder\] .*'linear' or 'flow'"),
+        (
+            "[encoder]\nmethods = ['deep']",
+            r"'methods' in \[encoder\] .*'linear', 'kernel' or 'flow'",
+        ),
         ("[encoder]\nmethods = 'flow'", r"'methods' in \[encoder\] .*should be a list, as in"),
         ("[encoder]\nlatent_dim = 0", r"'latent_dim' in \[encoder\] .*'auto' or greater than"),
         ("genotypes = 'a.vcf'", r"'genotypes' in the study file: Input should be a section"),
@@ -135,6 +138,7 @@ def test_an_empty_study_has_the_documented_defaults_and_cannot_be_changed():
     study = parse_study({})
     assert (study.name, study.seed, study.run, study.folds) == ("study", 0, "run", 4)
     assert study.encoder.methods == ("linear", "flow")
+    assert (study.encoder.steps, study.encoder.batch_size) == ("auto", "auto")
     assert study.simulation is None
     with pytest.raises(ValidationError, match="frozen"):
         study.seed = 1

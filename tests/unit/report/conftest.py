@@ -20,10 +20,20 @@ LABELS = {
 
 
 def _estimate(
-    key: str, value: float, error: float, f: float, k: int, note: str = "", num_obs: int = 20_000
+    key: str,
+    value: float,
+    error: float,
+    f: float,
+    k: int,
+    note: str = "",
+    num_obs: int = 20_000,
+    j_pvalue: float = math.nan,
+    q_pvalue: float = math.nan,
 ) -> Estimate:
     low, high = value - 1.96 * error, value + 1.96 * error
-    return Estimate(key, LABELS.get(key, key), value, error, low, high, 1e-12, num_obs, k, f, note)
+    label = LABELS.get(key, key)
+    tests = (f, j_pvalue, q_pvalue)
+    return Estimate(key, label, value, error, low, high, 1e-12, num_obs, k, *tests, note)
 
 
 @pytest.fixture
@@ -37,7 +47,10 @@ def green_pair() -> PairResult:
             _estimate("tsls_pc", 0.62, 0.021, 34.9, 200),
             _estimate("meta", 0.80, 0.015, 18.3, 200),
             _estimate("linear_controls", 0.52, 0.024, 310.0, 5),
-            _estimate("flow_controls", 0.505, 0.02, 1204.0, 5, "Mean over 4 encoders, t(3)."),
+            _estimate(
+                "flow_controls", 0.505, 0.02, 1204.0, 5, "Mean over 4 encoders, t(3).",
+                j_pvalue=0.41, q_pvalue=0.27,
+            ),
             _estimate("oracle", 0.498, 0.014, 2310.0, 2),
         ),
         headline="flow_controls",
@@ -128,7 +141,7 @@ def study(green_pair: PairResult, red_pair: PairResult) -> StudyResult:
                     {
                         "fold": i,
                         "best_step": 880,
-                        "held_out_log_likelihood": -5.31 - i / 100,
+                        "held_out": -5.31 - i / 100,
                         "history": _history(i / 100),
                     }
                     for i in range(4)

@@ -29,6 +29,8 @@ def test_round_trip_is_equal(study: StudyResult, tmp_path: Path) -> None:
     assert replace(read, pairs=()) == replace(study, pairs=())
     assert read.pairs[1].anderson_rubin == ((-math.inf, -1.2), (0.1, math.inf))
     assert math.isnan(read.pairs[1]["flow_controls"].estimate)
+    assert read.pairs[0]["flow_controls"] == study.pairs[0]["flow_controls"]
+    assert math.isnan(read.pairs[0]["ols"].j_pvalue)
     assert sorted(p.name for p in paths.values()) == sorted(
         p.name for p in (tmp_path / "run").iterdir()
     )

@@ -8,30 +8,40 @@ import numpy as np
 import pytest
 import torch
 
-from mrscale.train.encoder import Encoder, Prepared, finish, keep_restart, start_flow
+from mrscale.errors import InputError
+from mrscale.train import checkpoint
+from mrscale.train.encoder import SCHEMA, Encoder, Prepared, finish
+from mrscale.train.models import bare_model, keep_replica, start_flows, start_kernels
 
 
-def flow_start(prepared, environment, *, restarts=1, seed=0, latent_dim=1):
-    z = prepared.scores.astype(np.float64) @ prepared.subspace.directions
-    parts = [z[environment == e] for e in range(3)]
+def flow_start(prepared, environment, *, blocks=1, latent_dims=(1,), restarts=1, seed=0):
+    """Flows of this many blocks of people, all of whom are the same."""
     directions = prepared.subspace.directions
-    return start_flow(directions, parts, latent_dim, 3, restarts=restarts, seed=seed)
+    z = prepared.scores.astype(np.float64) @ directions
+    people = [directions] * blocks, [z] * blocks, [environment] * blocks
+    return start_flows(*people, latent_dims, 3, restarts=restarts, seed=seed)
 
 
-def shaken_encoder(prepared, environment):
-    """A flow encoder away from its start."""
-    flow = flow_start(prepared, environment)
+def kernel_start(prepared, restarts=1, seed=0):
+    return start_kernels([prepared.subspace.directions], 1, 3, restarts=restarts, seed=seed)
+
+
+def shaken(model):
+    """A model away from its start."""
     generator = torch.Generator().manual_seed(3)
-    for parameter in flow.parameters():
+    for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return finish("flow", 1, prepared, flow, {"identity": "i", "history": [[40, -1.0, -1.1]]})
+    return model
 
 
-@pytest.fixture(params=["linear", "flow"])
+@pytest.fixture(params=["linear", "kernel", "flow"])
 def encoder(request, prepared, environment):
     if request.param == "linear":
         return finish("linear", 1, prepared, None, {"identity": "i"})
-    return shaken_encoder(prepared, environment)
+    start = kernel_start(prepared) if request.param == "kernel" else None
+    model = shaken(start or flow_start(prepared, environment))
+    story = {"identity": "i", "history": [[40, -1.0, -1.1]]}
+    return finish(request.param, 1, prepared, model, story)
 
 
 def test_a_saved_encoder_encodes_to_the_same_bits(encoder, dosage, environment, tmp_path):
@@ -46,6 +56,21 @@ def test_a_saved_encoder_encodes_to_the_same_bits(encoder, dosage, environment, 
     loaded.save(tmp_path / "again.safetensors")
     files = [tmp_path / name for name in ("e.safetensors", "again.safetensors")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("schema", [None, SCHEMA + 1])
+def test_an_encoder_of_another_schema_is_refused(encoder, tmp_path, schema):
+    path = tmp_path / "e.safetensors"
+    encoder.save(path)
+    tensors, story = checkpoint.load(path)
+    assert story.pop("schema") == SCHEMA
+    checkpoint.save(path, tensors, story if schema is None else {**story, "schema": schema})
+    found = "none" if schema is None else f"schema {schema}"
+    message = (
+        rf"e\.safetensors must be an encoder of schema {SCHEMA}; found {found}; train it again"
+    )
+    with pytest.raises(InputError, match=message):
+        Encoder.load(path)
 
 
 def test_encodes_latents_and_a_standardised_remainder(encoder, dosage, environment):
@@ -85,6 +110,14 @@ def test_linear_latent_has_mean_zero_and_unit_variance(prepared, dosage, environ
     np.testing.assert_allclose(within, 1, rtol=1e-5)
 
 
+def test_an_encoder_without_a_remainder_can_be_kept(prepared, dosage, environment, tmp_path):
+    flow = shaken(flow_start(prepared, environment, latent_dims=(3,)))
+    finish("flow", 3, prepared, flow, {}).save(tmp_path / "e.safetensors")
+    latent, remainder = Encoder.load(tmp_path / "e.safetensors").encode(dosage, environment)
+    assert (latent.shape, remainder.shape) == ((600, 3), (600, 0))
+    assert np.isfinite(latent).all()
+
+
 def test_flow_starts_at_the_linear_encoder(prepared, dosage, environment):
     linear = finish("linear", 1, prepared, None, {}).encode(dosage, environment)[0]
     flow = flow_start(prepared, environment)
@@ -102,28 +135,71 @@ def test_start_is_decided_by_its_seed(prepared, environment):
 def test_remainders_law_starts_at_the_moments_of_each_environment(prepared, environment):
     flow = flow_start(prepared, environment)
     z = prepared.scores.astype(np.float64) @ prepared.subspace.directions
-    law = flow.remainder
+    law = flow.law
     root = (law.below.tril(-1) + torch.diag_embed(law.log_diagonal.exp()))[0, :, 0].detach()
+    np.testing.assert_array_equal(root[:, 0, 0], 1)
+    np.testing.assert_array_equal(root[:, 1:, 0], 0)
     for code in range(3):
         h = z[environment == code, 1:]
         covariance = np.cov(h.T) + 1e-3 * np.eye(2)
-        precision = (root[code].T @ root[code]).numpy()
+        precision = (root[code].T @ root[code]).numpy()[1:, 1:]
         np.testing.assert_allclose(precision, np.linalg.inv(covariance), rtol=1e-4, atol=1e-4)
         # the components' means are scattered around the environment's
-        assert np.abs(law.mean[0, code].detach().numpy().mean(0) - h.mean(0)).max() < 1.5
+        assert np.abs(law.mean[0, code, :, 1:].detach().numpy().mean(0) - h.mean(0)).max() < 1.5
 
 
-def test_an_environment_of_one_person_can_be_started_from(prepared):
+def test_replicas_are_blocks_then_latent_dimensions_then_restarts(prepared, environment):
+    flow = flow_start(prepared, environment, blocks=2, latent_dims=(0, 2), restarts=3)
+    assert flow.num_replicas == 12
+    free = flow.law.free[:, 0, 0].sum(-1)
+    assert free.tolist() == [3, 3, 3, 1, 1, 1] * 2
+    linear = torch.tensor(prepared.subspace.directions.T).float()
+    exact = [torch.equal(weight, linear) for weight in flow.weight]
+    assert exact == [True, False, False] * 4
+    assert (flow.weight - linear).abs().max() < 1
+
+
+def test_each_block_starts_from_its_own_people(prepared, environment):
     directions = prepared.subspace.directions
-    flow = start_flow(directions, [np.zeros((1, 3)), np.ones((40, 3)) * [[1, 2, 3]]], 1, 2)
-    assert all(torch.isfinite(parameter).all() for parameter in flow.parameters())
+    z = prepared.scores.astype(np.float64) @ directions
+    both = start_flows([directions, 2 * directions], [z, 3 * z], [environment] * 2, [1], 3)
+    assert torch.equal(both.weight[1], 2 * both.weight[0])
+    spread = (-both.law.log_diagonal[..., 1:]).exp().detach()
+    assert (spread[1] / spread[0] > 2.9).all()
 
 
-def test_one_restart_is_kept(prepared, environment):
-    flow = flow_start(prepared, environment, restarts=3)
-    kept = keep_restart(flow, flow_start(prepared, environment), 2)
+def test_people_who_do_not_vary_can_be_started_from():
+    z = np.concatenate([np.zeros((1, 3)), np.ones((40, 3)) * [[1, 2, 3]]])
+    codes = np.repeat([0, 1], [1, 40])
+    for latent_dim in range(4):
+        flow = start_flows([np.eye(3)], [z], [codes], [latent_dim], 2)
+        assert all(torch.isfinite(parameter).all() for parameter in flow.parameters())
+        log_likelihood = flow(torch.zeros(1, 2, 1, 3))
+        log_likelihood.sum().backward()
+        assert torch.isfinite(log_likelihood).all()
+        assert all(torch.isfinite(parameter.grad).all() for parameter in flow.parameters())
+
+
+@pytest.mark.parametrize("method", ["kernel", "flow"])
+def test_one_replica_is_kept(prepared, environment, method):
+    if method == "flow":
+        model = flow_start(prepared, environment, latent_dims=(2, 1), restarts=2)
+    else:
+        model = kernel_start(prepared, restarts=4)
+    shaken(model)
+    kept = keep_replica(model, bare_model(method, 3, 1, 3), 2)
+    assert kept.num_replicas == 1
     x = torch.from_numpy(prepared.scores[:50])
-    torch.testing.assert_close(kept.map(x)[0][0], flow.map(x)[0][2], rtol=1e-6, atol=1e-6)
+    expected = model.map(x.expand(4, -1, -1))[0][2]
+    torch.testing.assert_close(kept.map(x[None])[0][0], expected, rtol=1e-5, atol=1e-5)
+    if method == "flow":
+        people = x[:48].view(1, 3, 16, 3)
+        several = model(people.expand(4, -1, -1, -1))[2]
+        torch.testing.assert_close(kept(people)[0], several, rtol=1e-4, atol=1e-4)
+    before = kept.map(x[None])[0]
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert torch.equal(kept.map(x[None])[0], before), "a kept replica must be a copy"
 
 
 def test_prepared_is_loaded_as_saved(prepared, tmp_path):

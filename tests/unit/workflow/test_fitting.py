@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from linearmodels.iv import IV2SLS
+from linearmodels.iv import IV2SLS, IVGMM
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mrscale.errors import InputError
@@ -17,9 +17,11 @@ from mrscale.stats.misfit import RandomFeatures, misfit
 from mrscale.stats.moments import Moments
 from mrscale.store.reader import open_store
 from mrscale.stream.engine import engine
+from mrscale.stream.products import mean_dosage
+from mrscale.workflow.checks import misfits
 from mrscale.workflow.designs import GENOTYPE, PairData, true_latents
-from mrscale.workflow.fitting import fit, fit_within, frame_moments, misfits, select, with_errors
-from mrscale.workflow.training import mean_dosage
+from mrscale.workflow.fitting import fit, fit_within, frame_moments, select, with_errors
+from mrscale.workflow.latents import Latents
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +30,12 @@ def client():
         yield found
 
 
-def pair_data(store, latents=None, oracle=None, drop=False):
-    methods = () if latents is None else ("linear",)
-    return PairData(store, mean_dosage(store), drop, 0, 0, latents, methods, oracle)
+NO_LATENTS = Latents({}, ())
+
+
+def pair_data(store, latents=NO_LATENTS, oracle=None, drop=False, clusters=None):
+    fill = mean_dosage(store)
+    return PairData(store, fill, drop, 0, 0, latents, oracle, clusters=clusters)
 
 
 def cuts(store):
@@ -42,7 +47,7 @@ def estimate(client, data, keys):
     store, known = data.store, {one.key: one for one in data.estimators()}
     moments = frame_moments(client, cuts(store), data)
     fitted = [fit(moments, known[key]) for key in keys]
-    return with_errors(client, cuts(store), data, fitted)
+    return with_errors(client, cuts(store), data, fitted)[0]
 
 
 def whole(store):
@@ -73,12 +78,43 @@ def test_estimators_are_those_of_the_whole_matrix(client, small):
     assert [len(fitted.fits) for fitted in found] == [1, 1, 1]
 
 
+def test_hansens_test_of_many_variants_is_that_of_two_step_gmm(client, small):
+    dosage, covariates, _, x, y = whole(small)
+    ols, found = estimate(client, pair_data(small), ["ols", "tsls"])
+    exog = np.c_[np.ones((len(x), 1)), covariates[:, :1]]
+    expected = IVGMM(y, exog, x, dosage).fit(iter_limit=2, cov_type="robust").j_stat
+    assert found.overidentification.dof == expected.df == 29
+    assert_allclose(found.overidentification.statistic, expected.stat, rtol=1e-6)
+    assert_allclose(found.result(900).j_pvalue, expected.pval, rtol=1e-6)
+    assert np.isnan(ols.result(900).j_pvalue)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_estimates_vary_together_as_their_influences_do(client, small, clustered):
+    family = small.array("family")
+    unit = np.where(family >= 0, family, 1000 + np.arange(len(family)))
+    code, sizes = np.unique(unit, return_inverse=True, return_counts=True)[1:]
+    data = pair_data(small, clusters=(code, sizes) if clustered else None)
+    known = {one.key: one for one in data.estimators()}
+    moments = frame_moments(client, cuts(small), data)
+    fitted = [fit(moments, known[key]) for key in ("ols", "tsls", "tsls_pc")]
+    found, covariance = with_errors(client, cuts(small), data, fitted)
+    ((_, frame),) = data.frames(slice(0, small.num_samples))
+    influence = np.stack(
+        [one.fits[0].influence(frame.matrix[:, one.estimator.columns]) for one in fitted], axis=1
+    )
+    if clustered:
+        influence = np.stack([np.bincount(code, column) for column in influence.T], axis=1)
+    assert_allclose(covariance, influence.T @ influence, rtol=1e-9)
+    assert_allclose([one.variance for one in found], np.diag(covariance), rtol=1e-12)
+
+
 def test_within_an_environment_only_its_people_count(client, small):
     dosage, covariates, _, x, y = whole(small)
     data = pair_data(small)
     moments = frame_moments(client, cuts(small), data)
     naive = next(one for one in data.estimators() if one.key == "tsls")
-    fitted = with_errors(client, cuts(small), data, fit_within(moments, naive, range(3)))
+    fitted, _ = with_errors(client, cuts(small), data, fit_within(moments, naive, range(3)))
     for code, one in enumerate(fitted):
         inside = small.array("environment") == code
         exog = np.c_[np.ones(inside.sum()), covariates[inside, :1]]
@@ -152,7 +188,8 @@ def encoded(small, tmp_path_factory):
     group = zarr.open_group(str(path), mode="w")
     for name, values in {"linear_latent": latent, "linear_remainder": remainder}.items():
         group.create_array(name, data=values.astype("float32"))
-    return str(path), latent.astype("float32").astype(float), remainder.astype("float32")
+    latents = Latents.open(path, ["linear", "flow"])
+    return latents, latent.astype("float32").astype(float), remainder.astype("float32")
 
 
 def learned_rows(small, latent, remainder):
@@ -165,8 +202,8 @@ def learned_rows(small, latent, remainder):
 
 
 def test_replicated_encoders_are_averaged_with_their_shared_errors(client, small, encoded):
-    path, latent, remainder = encoded
-    (found,) = estimate(client, pair_data(small, path), ["linear_controls"])
+    latents, latent, remainder = encoded
+    (found,) = estimate(client, pair_data(small, latents), ["linear_controls"])
     influence = np.zeros((2, small.num_samples))
     estimates = []
     for s in range(2):
@@ -183,10 +220,12 @@ def test_replicated_encoders_are_averaged_with_their_shared_errors(client, small
 
 
 def test_misfit_checks_equal_those_of_the_whole_matrix(client, small, encoded):
-    path, latent, remainder = encoded
-    found = misfits(client, cuts(small), pair_data(small, path), seed=4)["linear"]
+    latents, latent, remainder = encoded
+    found = misfits(client, small, latents, seed=4)["linear"]
     environment, family = small.array("environment"), small.array("family")
-    part = np.where(family >= 0, family, np.arange(len(family))) % 3
+    unit = np.where(family >= 0, family, np.arange(len(family)))
+    part = np.array([(int(u) * 2654435761 % 2**32 >> 16) % 3 for u in unit])
+    assert np.bincount(part, minlength=3).min() > 270
     features = RandomFeatures.draw(1, np.random.default_rng(4))
     checks = []
     for s in range(2):

@@ -20,6 +20,7 @@ from mrscale.workflow.designs import PairData
 from mrscale.workflow.encoding import encode
 from mrscale.workflow.estimating import estimate
 from mrscale.workflow.fitting import fit_within, frame_moments, with_errors
+from mrscale.workflow.latents import Latents
 from mrscale.workflow.training import train
 
 
@@ -51,11 +52,11 @@ def test_estimates_are_those_of_the_study(small_store, run):
 def test_environments_by_themselves_are_fits_within(small, run):
     found = mr.estimate(small, instruments="latent", run=run, by="environment")
     fill = mean_dosage(small)
-    data = PairData(small, fill, False, 0, 0, str(run / "latents.zarr"), ("linear",), None)
+    data = PairData(small, fill, False, 0, 0, Latents.open(run / "latents.zarr", ["linear"]), None)
     cuts = blocks(small.num_samples, small.layout.chunk_rows)
     controlled = next(one for one in data.estimators() if one.key == "linear_controls")
     within = fit_within(frame_moments(None, cuts, data), controlled, range(3))
-    expected = with_errors(None, cuts, data, within)
+    expected, _ = with_errors(None, cuts, data, within)
     assert found.by_environment["label"].tolist() == ["north", "south", "west"]
     assert_allclose(found.by_environment["estimate"], [e.estimate for e in expected], rtol=1e-12)
     assert_allclose(found.by_environment["std_error"], [e.std_error for e in expected], rtol=1e-12)

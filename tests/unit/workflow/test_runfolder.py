@@ -123,9 +123,10 @@ def test_a_stage_is_done_once_it_is_finished_and_until_it_is_reopened(tmp_path):
 
 def test_artefacts_have_one_place_each(tmp_path):
     folder = RunFolder.claim(study(tmp_path / "run"))
-    paths = [folder.latents, folder.result]
+    paths = [folder.latents, folder.result, folder.report, folder.latent_dim]
+    paths += [folder.checkpoint(what) for what in ("path", "kernel", "flow")]
     for fold in range(2):
-        paths += [folder.prepared(fold), folder.checkpoint(fold)]
-        paths += [folder.encoder(method, fold) for method in ("linear", "flow")]
+        paths.append(folder.prepared(fold))
+        paths += [folder.encoder(method, fold) for method in ("linear", "kernel", "flow")]
     assert len(set(paths)) == len(paths)
     assert all(path.is_relative_to(folder.path) for path in paths)

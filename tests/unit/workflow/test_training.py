@@ -13,9 +13,12 @@ from mrscale.errors import InputError, RunError, StoreError
 from mrscale.sampling.plan import held_out
 from mrscale.store import writer
 from mrscale.store.reader import open_store
+from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder, Prepared
 from mrscale.workflow.encoding import encode, load_encoders
-from mrscale.workflow.training import mean_dosage, train, training_digest
+from mrscale.workflow.learning import AS_GOOD
+from mrscale.workflow.runfolder import RunFolder
+from mrscale.workflow.training import train, training_digest
 
 ENCODER = {"factors": 3, "latent_dim": 1, "steps": 40, "batch_size": 30, "restarts": 1}
 
@@ -71,10 +74,48 @@ def test_training_improves_on_the_start_and_tells_its_story(trained):
         assert story["identity"] == folder.done("train")
         assert (story["fold"], story["best_step"]) == (fold, 40)
         assert [row[0] for row in story["history"]] == [40]
-        assert story["held_out_log_likelihood"] == max(story["restarts"])
+        assert story["held_out"] == max(story["restarts"])
         assert len(story["wraps"]) == 3
         assert max(story["wraps"]) >= 1
-        assert not folder.checkpoint(fold).exists()
+        assert story["latent_dim_path"] == {}
+    assert not any(folder.checkpoint(what).exists() for what in ("path", "flow"))
+
+
+def test_the_best_restart_is_kept(small_store, tmp_path):
+    asked = study(small_store, tmp_path / "run", methods=["flow"], restarts=3)
+    folder = train(asked, quiet=True)
+    for encoder in load_encoders(asked, folder)["flow"]:
+        worths = encoder.story["restarts"]
+        assert len(set(worths)) == 3
+        assert encoder.story["held_out"] == max(worths)
+        (last,) = encoder.story["history"]
+        assert last[2] == max(worths)
+
+
+def test_flows_choose_the_latent_dimension_and_say_by_what(small_store, tmp_path):
+    asked = study(small_store, tmp_path / "run", methods=["linear", "flow"], latent_dim="auto")
+    folder = train(asked, quiet=True)
+    encoders = [one for of_method in load_encoders(asked, folder).values() for one in of_method]
+    (chosen,) = {encoder.latent_dim for encoder in encoders}
+    path = encoders[0].story["latent_dim_path"]
+    assert list(path) == ["0", "1", "2"]
+    assert [len(worths) for worths in path.values()] == [2, 2, 2]
+    mean = {int(d): np.mean(worths) for d, worths in path.items() if d != "0"}
+    assert chosen == max(d for d in mean if mean[d] >= max(mean.values()) - AS_GOOD)
+    assert all(encoder.story["latent_dim_path"] == path for encoder in encoders)
+
+
+def test_every_method_gives_latents(small_store, tmp_path):
+    asked = study(small_store, tmp_path / "run", methods=["linear", "kernel", "flow"])
+    train(asked, quiet=True)
+    folder = encode(asked, quiet=True)
+    group = zarr.open_group(str(folder.latents), mode="r")
+    assert len(list(group.array_keys())) == 6
+    fold = open_store(small_store).array("fold")
+    for s in range(2):
+        latents = [group[f"{m}_latent"][s, fold != s, 0] for m in ("linear", "kernel", "flow")]
+        assert np.isfinite(latents).all()
+        assert len(np.unique(np.round(latents, 3), axis=0)) == 3
 
 
 def test_what_is_done_is_not_done_again(trained):
@@ -164,6 +205,17 @@ def test_an_environment_that_a_fold_cannot_train_on_is_named(damaged, tmp_path, 
     asked = study(damaged, tmp_path / "run", seed=seed_that_keeps_them_aside(store, fold))
     with pytest.raises(InputError, match=r"every fold needs people of every.*'south'.*lower folds"):
         train(asked, quiet=True)
+    assert not RunFolder(tmp_path / "run").prepared(0).exists()
+
+
+def test_the_linear_encoder_needs_nobody_beside_those_who_judge(damaged, tmp_path):
+    store = open_store(damaged)
+    fold, environment = store.array("fold"), store.array("environment")
+    fold[np.flatnonzero((environment == 1) & (fold == 0))[2:]] = 1
+    writer.write_array(damaged, "fold", fold)
+    seed = seed_that_keeps_them_aside(store, fold)
+    asked = study(damaged, tmp_path / "run", seed=seed, methods=["linear"])
+    assert len(load_encoders(asked, train(asked, quiet=True))["linear"]) == 2
 
 
 def seed_that_keeps_them_aside(store, fold):
@@ -179,3 +231,4 @@ def test_latent_dimension_is_chosen_below_the_factors(small_store, tmp_path):
     encoders = load_encoders(asked, folder)["linear"]
     assert {encoder.latent_dim for encoder in encoders} == {1}
     assert not folder.encoder("flow", 0).exists()
+    assert encoders[0].story["latent_dim_path"] == {}

@@ -1,0 +1,221 @@
+"""Encoders of all blocks of people, latent dimensions and restarts, trained side by side.
+
+Legend: S blocks, D latent dimensions, R restarts, P factors, E environments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrscale.progress import Advance, silent
+from mrscale.stats.moments import Floats
+from mrscale.train import resident
+from mrscale.train.encoder import Encoder, Prepared, finish
+from mrscale.train.loop import Objective, Progressed, fit
+from mrscale.train.models import Model, bare_model, keep_replica, start_flows, start_kernels
+from mrscale.train.objectives import Invariance, KernelLoss, LogLikelihood
+from mrscale.train.ranks import Ranks
+
+Trained = Literal["kernel", "flow"]
+KERNEL_BATCH = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBlock:
+    """The people that one encoder learns from.
+
+    Attributes
+    ----------
+    start : Prepared
+    environment : ndarray of int, shape (N_s,)
+        Of the rows of ``start``.
+    aside : ndarray of bool, shape (N_s,)
+        Who judges; relatives are on one side.
+    """
+
+    start: Prepared
+    environment: NDArray[np.integer[Any]]
+    aside: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How to train; "auto": by the method and the number of people in a block.
+
+    Attributes
+    ----------
+    restarts : int
+    steps, batch_size : int or "auto"
+    invariance : {"target", "pairwise"}
+        Of the kernel encoder; see :class:`mrscale.train.objectives.KernelLoss`.
+    """
+
+    restarts: int = 1
+    steps: int | Literal["auto"] = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+    invariance: Invariance = "target"
+
+    def steps_of(self, method: Trained, num_people: int) -> int:
+        """Steps of the optimiser."""
+        if self.steps != "auto":
+            return self.steps
+        return 1000 if method == "flow" else 800 if num_people < 20_000 else 2000
+
+    def batch_of(self, method: Trained, num_people: int) -> int:
+        """People per step."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        if method == "kernel":
+            return KERNEL_BATCH
+        return 256 if num_people < 10_000 else 512 if num_people < 40_000 else 1024
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """Trained models of S blocks, D latent dimensions and R restarts, in that order.
+
+    Attributes
+    ----------
+    method : str
+    model : Flow or KernelEncoder
+    done : Progressed
+    num_blocks : int
+    latent_dims : tuple of int
+    wraps : tuple of tuple of float
+        Per block: how often each environment is seen in one epoch, to the nearest power of two, so
+        that small environments cannot be counted.
+    """
+
+    method: Trained
+    model: Model
+    done: Progressed
+    num_blocks: int
+    latent_dims: tuple[int, ...]
+    wraps: tuple[tuple[float, ...], ...]
+
+    @property
+    def worth(self) -> Floats:
+        """Held-out worth of every replica, shape (S, D, R)."""
+        shape = (self.num_blocks, len(self.latent_dims), -1)
+        return np.array(self.done.best_held_out).reshape(shape)
+
+    def encoder(
+        self, block: int, latent_dim: int, start: Prepared, story: dict[str, Any], rank: int = 0
+    ) -> Encoder:
+        """One restart of one block: the best (rank 0), the next best, ..."""
+        d = self.latent_dims.index(latent_dim)
+        restarts = self.worth[block, d]
+        order = np.argsort(-restarts, kind="stable")
+        replica = (block * len(self.latent_dims) + d) * len(restarts) + int(order[rank])
+        history = [[step, loss[replica], worth[replica]] for step, loss, worth in self.done.history]
+        shape = (self.method, start.front.num_factors, latent_dim, len(start.mean_dosage))
+        single = keep_replica(self.model, bare_model(*shape), replica)
+        story = {
+            **story,
+            "best_step": self.done.best_step[replica],
+            "held_out": self.done.best_held_out[replica],
+            "restarts": restarts.tolist(),
+            "wraps": list(self.wraps[block]),
+            "history": [row for row in history if math.isfinite(row[2])],
+        }
+        return finish(self.method, latent_dim, start, single, story)
+
+
+def learn(
+    method: Trained,
+    blocks: Sequence[TrainingBlock],
+    latent_dims: Sequence[int],
+    effort: Effort,
+    *,
+    seed: int,
+    device: str = "auto",
+    ranks: Ranks | None = None,
+    resume: Path | None = None,
+    identity: str = "",
+    progress: Advance = silent,
+) -> SideBySide:
+    """Train the encoders of every block.
+
+    Parameters
+    ----------
+    method : {"kernel", "flow"}
+    blocks : sequence of S TrainingBlock
+    latent_dims : sequence of int
+        One for the kernel encoder.
+    effort : Effort
+    seed : int
+    device : str
+        As torch names it; ``"auto"`` takes a GPU if there is one.
+    ranks, resume, identity, progress
+        As for :func:`mrscale.train.loop.fit`.
+    """
+    ranks = ranks or Ranks()
+    people = min(len(block.environment) for block in blocks)
+    environments = len(blocks[0].start.mean_dosage)
+    steps, batch_size = effort.steps_of(method, people), effort.batch_of(method, people)
+    loaded = [
+        resident.resident_block(
+            block.start.scores,
+            block.environment,
+            block.aside,
+            environments,
+            batch_size=batch_size,
+            seed=seed * 1000 + index,
+        )
+        for index, block in enumerate(blocks)
+    ]
+    variants = len(latent_dims) * effort.restarts
+    where = torch.device(_best_device() if device == "auto" else device)
+    model = _started(method, blocks, latent_dims, effort.restarts, seed)
+    objective: Objective = LogLikelihood()
+    if method == "kernel":
+        objective = KernelLoss(seed, steps, effort.invariance)
+    done = fit(
+        model.to(where),
+        objective,
+        lambda start: resident.batches(loaded, variants, start, steps, ranks, where),
+        resident.held_out(loaded, variants, ranks, where),
+        steps=steps,
+        ranks=ranks,
+        resume=resume,
+        identity=identity,
+        progress=progress,
+    )
+    wraps = tuple(
+        tuple(2.0 ** round(math.log2(wrap)) for wrap in block.plan.wraps) for block in loaded
+    )
+    return SideBySide(method, model.cpu(), done, len(blocks), tuple(latent_dims), wraps)
+
+
+def _started(
+    method: Trained,
+    blocks: Sequence[TrainingBlock],
+    latent_dims: Sequence[int],
+    restarts: int,
+    seed: int,
+) -> Model:
+    directions = [block.start.subspace.directions for block in blocks]
+    environments = len(blocks[0].start.mean_dosage)
+    if method == "kernel":
+        (latent_dim,) = latent_dims
+        return start_kernels(directions, latent_dim, environments, restarts=restarts, seed=seed)
+    latents = [
+        block.start.scores.astype(np.float64) @ matrix
+        for block, matrix in zip(blocks, directions, strict=True)
+    ]
+    codes = [block.environment for block in blocks]
+    return start_flows(
+        directions, latents, codes, latent_dims, environments, restarts=restarts, seed=seed
+    )
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

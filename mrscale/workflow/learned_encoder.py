@@ -1,0 +1,275 @@
+"""The encoder that users hold: instruments in, latent instruments and remainder out.
+
+Legend: N people, M instruments, L latent instruments, K remainder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from scipy.special import ndtr
+
+from mrscale.errors import InputError
+from mrscale.results.latent_dim import path_table, plot_path
+from mrscale.results.parameters import number, text
+from mrscale.sampling.plan import blocks
+from mrscale.stats.design import fill_missing
+from mrscale.stats.identification import listed
+from mrscale.store.reader import GenotypeStore
+from mrscale.stream.reduce import map_blocks
+from mrscale.train.encoder import Encoder
+from mrscale.workflow.cohorts import ArrayCohort, Cohort, fill_of
+from mrscale.workflow.columns import named_columns
+from mrscale.workflow.learned_data import (
+    INSTRUMENT,
+    complete_instruments,
+    dataset_or_store,
+    own_names,
+)
+
+Encoded = tuple[NDArray[np.float32], NDArray[np.float32]]
+DIAGNOSTICS = ("name", "statistic", "pvalue", "verdict", "meaning")
+_STORY = "fit_encoder"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LearnedEncoder:
+    """What :func:`mrscale.fit_encoder` returns.
+
+    Attributes
+    ----------
+    encoder : Encoder
+        The trained map.
+    reason : str
+        Which method, and why.
+    instruments : tuple of str
+        Names of the instruments it takes; empty if they had none.
+    environments : tuple of str
+        Names of the environments it was trained on.
+    diagnostics : pandas.DataFrame
+        Checks on people who did not train it: ``name``, ``statistic``, ``pvalue`` (NaN where there
+        is no test), ``verdict`` (``"pass"``, ``"warn"``, ``"fail"``, or ``"info"``), and
+        ``meaning``: what the check can and cannot tell.
+    provenance : dict
+        Settings, seed, digest of the data, versions of software.
+    """
+
+    encoder: Encoder
+    reason: str
+    instruments: tuple[str, ...]
+    environments: tuple[str, ...]
+    diagnostics: pd.DataFrame
+    provenance: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        """``"linear"``, ``"kernel"`` or ``"flow"``."""
+        return self.encoder.method
+
+    @property
+    def latent_dim(self) -> int:
+        """L."""
+        return self.encoder.latent_dim
+
+    @property
+    def num_factors(self) -> int:
+        """L + K: principal components that the encoder sees."""
+        return self.encoder.front.num_factors
+
+    @property
+    def latent_dim_path(self) -> pd.DataFrame:
+        """What the latent dimension was chosen by; empty if it was given, or chosen by the
+        permutation test. See :func:`mrscale.results.latent_dim.path_table`."""
+        return path_table(self.encoder.story.get("latent_dim_path", {}), self.latent_dim)
+
+    def plot_latent_dim(self, ax: Axes | None = None) -> Axes:
+        """Held-out log-likelihood over latent dimensions."""
+        return plot_path(self.latent_dim_path, ax)
+
+    def transform(self, x: Any) -> NDArray[np.float32]:
+        """Latent instruments of people, standard normal in every environment if all is well.
+
+        Parameters
+        ----------
+        x : array-like, shape (N, M), or whatever :func:`mrscale.fit_encoder` takes
+            The instruments of the training people, in their order. Missing calls of a store are
+            filled as the store says.
+
+        Returns
+        -------
+        ndarray, shape (N, L), float32
+
+        Raises
+        ------
+        InputError
+            If these are other instruments (by number, or by name where both have names), or a
+            value is not finite.
+
+        Warnings
+        --------
+        The encoder has seen the people that it was trained on. Estimates need people that it has
+        not: :func:`mrscale.learned_iv` sees to that.
+        """
+        return self._encoded(x)[0]
+
+    def rest(self, x: Any) -> NDArray[np.float32]:
+        """The remainder, shape (N, K), float32, of mean 0 and variance 1 in the training people;
+        for use as controls. As :meth:`transform`."""
+        return self._encoded(x)[1]
+
+    def bounded(self, x: Any) -> NDArray[np.float32]:
+        """The latent instruments in (0, 1)^L: ``Phi`` of :meth:`transform`, uniform if all is
+        well, which is the maximal-entropy law of a bounded latent."""
+        return np.asarray(ndtr(self.transform(x)))
+
+    def save(self, path: str | Path) -> None:
+        """Write to one safetensors file, with its settings and diagnostics as JSON."""
+        own = {
+            "reason": self.reason,
+            "instruments": list(self.instruments),
+            "environments": list(self.environments),
+            "diagnostics": _records(self.diagnostics),
+            "provenance": self.provenance,
+        }
+        replace(self.encoder, story={**self.encoder.story, _STORY: own}).save(Path(path))
+
+    def summary(self) -> str:
+        """A short text: what was trained and why, and every check."""
+        shown = self.diagnostics[["name", "statistic", "pvalue", "verdict"]].set_index("name")
+        return "\n".join([self._head, f"Why: {self.reason}", text(shown)])
+
+    __repr__ = summary
+
+    def _repr_html_(self) -> str:
+        table = self.diagnostics.to_html(index=False, float_format=number)
+        return f"<p>{self._head}</p><p>{self.reason}</p>{table}"
+
+    @property
+    def _head(self) -> str:
+        return (
+            f"{self.method.capitalize()} encoder: {self.latent_dim} latent instruments and "
+            f"{self.num_factors - self.latent_dim} of remainder from "
+            f"{self.encoder.front.projection.shape[0]:,} instruments in "
+            f"{len(self.environments)} environments"
+        )
+
+    def _encoded(self, x: Any) -> Encoded:
+        if isinstance(x, xr.Dataset) and "x" in x:
+            x = x["x"]
+        if isinstance(x, (str, Path, GenotypeStore, xr.Dataset)):
+            cohort, names = dataset_or_store(x)
+        else:
+            given = named_columns(x, INSTRUMENT)
+            names = own_names(given)
+            cohort = _people(complete_instruments(given))
+        self._require_instruments(names, cohort.num_variants)
+        return encode_people(self.encoder, cohort)
+
+    def _require_instruments(self, names: list[str], width: int) -> None:
+        expected, trained = self.encoder.front.projection.shape[0], self.instruments
+        if width != expected:
+            which = f" ({listed(trained)})" if trained else ""
+            raise InputError(
+                f"this encoder takes the {expected:,} instruments that it was trained on{which}, "
+                f"in their order; found {width:,}; select them"
+            )
+        if names and trained and tuple(names) != trained:
+            lacking = sorted(set(trained) - set(names))
+            found = f"no {listed(lacking)}" if lacking else "them in another order"
+            raise InputError(
+                "this encoder takes the instruments that it was trained on, in their order; found "
+                f"{found}; select them by name, in the order of its attribute instruments"
+            )
+
+
+def load_encoder(path: str | Path) -> LearnedEncoder:
+    """Read an encoder that :meth:`LearnedEncoder.save` wrote; no pickle is involved.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Raises
+    ------
+    InputError
+        If there is no file, it is no encoder of this function, or one of another schema.
+
+    Examples
+    --------
+    >>> encoder = mr.load_encoder("encoder.safetensors")  # doctest: +SKIP
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no encoder at {path}; correct the path, or fit and save one")
+    try:
+        encoder = Encoder.load(path)
+        own = encoder.story.pop(_STORY)
+    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError):
+        raise InputError(
+            f"{path} must be an encoder that was saved by its method save; found something else; "
+            "name another file, or fit the encoder again"
+        ) from None
+    table = pd.DataFrame(own["diagnostics"], columns=list(DIAGNOSTICS))
+    return LearnedEncoder(
+        encoder=encoder,
+        reason=own["reason"],
+        instruments=tuple(own["instruments"]),
+        environments=tuple(own["environments"]),
+        diagnostics=table.astype({"statistic": float, "pvalue": float}),
+        provenance=own["provenance"],
+    )
+
+
+def encode_people(
+    encoder: Encoder, cohort: Cohort, chosen: NDArray[np.bool_] | None = None
+) -> Encoded:
+    """Latents and remainders of the people of a cohort, in its order, block by block.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    cohort : Cohort
+        Missing calls are filled with its own means: its environments may be others than those of
+        the encoder.
+    chosen : ndarray of bool, shape (N,), optional
+        People to encode; everybody by default.
+    """
+    fill = fill_of(cohort)
+
+    def block(rows: slice) -> Encoded:
+        kept = slice(None) if chosen is None else chosen[rows]
+        environment = cohort.array("environment", rows)[kept]
+        dosage = fill_missing(cohort.expected_dosage(rows)[kept], environment, fill)
+        return encoder.encode(dosage, np.zeros_like(environment))
+
+    parts = map_blocks(None, blocks(cohort.num_samples, cohort.layout.chunk_rows), block)
+    latent, remainder = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return latent, remainder
+
+
+def _people(x: NDArray[Any]) -> ArrayCohort:
+    """People of whom only the instruments are known."""
+    return ArrayCohort(
+        x, {"environment": np.zeros(len(x), dtype=np.int16)}, {"environments": ["all"]}
+    )
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON takes them: None for what is not finite."""
+    return [
+        {
+            str(name): None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
+        for row in table.to_dict("records")
+    ]
