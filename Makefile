@@ -33,6 +33,15 @@ lint: setup  ## check style, types and layers
 calibrate: setup  ## slow: measure bias and coverage of the statistics and of learned instruments
 	$(BIN)/python tests/calibration/learned_bias.py --write docs/calibration.md
 	$(BIN)/python tests/calibration/coverage.py --write docs/calibration.md
+	$(BIN)/python tests/calibration/diagnostics_size.py --write docs/calibration.md
+	for grid in table kernel choice rule blocks; do \
+		for step in train estimate; do \
+			$(BIN)/python tests/calibration/designs $$step --grid $$grid || exit 1; \
+		done; \
+	done
+	$(BIN)/python tests/calibration/designs write --page docs/calibration.md
+	$(BIN)/python tests/calibration/front_ends.py --work run/front_ends --write docs/calibration.md
+	$(BIN)/python tests/calibration/injective.py --work run/injective --write docs/calibration.md
 
 bench: setup  ## slow: measure speed, memory and size beside peers and limits
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
