@@ -40,8 +40,7 @@ calibrate: setup  ## slow: measure bias and coverage of the statistics and of le
 		done; \
 	done
 	$(BIN)/python tests/calibration/designs write --page docs/calibration.md
-	$(BIN)/python tests/calibration/front_ends.py --work run/front_ends --write docs/calibration.md
-	$(BIN)/python tests/calibration/injective.py --work run/injective --write docs/calibration.md
+	$(BIN)/python tests/calibration/designs/fronts.py --page docs/calibration.md
 
 bench: setup  ## slow: measure speed, memory and size beside peers and limits
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
