@@ -27,6 +27,8 @@ from mrscale.workflow.latents import Encoders, Latents
 from mrscale.workflow.preparing import typical_invariant
 
 MISFIT_PARTS = 3
+SMALL_ENVIRONMENT = 200
+"""People of an environment, of those who train one encoder, below which its law is hardly known."""
 
 
 @dataclass(frozen=True)

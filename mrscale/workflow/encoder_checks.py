@@ -20,7 +20,7 @@ from mrscale.stats.invariance import Invariance, invariance_test
 from mrscale.stats.misfit import LIKELIHOOD_LIMIT, R2_LIMIT
 from mrscale.train.encoder import Encoder
 from mrscale.train.learn import TrainingBlock
-from mrscale.workflow.checks import LatentCheck, check_latents
+from mrscale.workflow.checks import SMALL_ENVIRONMENT, LatentCheck, check_latents
 from mrscale.workflow.cohorts import ArrayCohort, Cohort
 from mrscale.workflow.latents import Latents
 from mrscale.workflow.learned_encoder import DIAGNOSTICS, encode_people
@@ -28,7 +28,6 @@ from mrscale.workflow.learning import AS_GOOD
 
 JUDGES_PER_DIMENSION = 10
 """Judges of an environment for each parameter of the mean and spread of its latents, at least."""
-SMALL_ENVIRONMENT = 200
 ALPHA = 0.05
 
 

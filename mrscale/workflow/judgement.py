@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mrscale.results import Diagnostic, Trust, Verdict
 from mrscale.stats.misfit import LIKELIHOOD_LIMIT, R2_LIMIT
 from mrscale.stats.pooling import MetaAnalysis
-from mrscale.workflow.checks import LatentCheck
+from mrscale.workflow.checks import SMALL_ENVIRONMENT, LatentCheck
 
 WEAK_F = 10.0
 RIVAL = "tsls_pc"
@@ -63,7 +63,9 @@ def judge(fits: Sequence[LearnedFit]) -> Judgement:
     The linear encoder with controls where the permutation test found at least as many invariant
     directions as it uses and its misfit checks pass; otherwise the flow encoder with controls.
     Whenever F < 10, a misfit check fails, or there are fewer than 2 k + 1 environments for k
-    remainder dimensions, the headline is 2SLS adjusted for PCs and environments.
+    remainder dimensions, the headline is 2SLS adjusted for PCs and environments. Red: weak, misfit,
+    or two environments only. Amber: too few environments, one of fewer than 200 people for each
+    encoder, or estimates that differ between environments.
     """
     if not fits:
         reason = "no learned instruments were trained in this run"
@@ -71,11 +73,13 @@ def judge(fits: Sequence[LearnedFit]) -> Judgement:
     chosen = _choose(fits)
     checks = tuple(d for one in fits for d in _diagnostics(one))
     reasons = _reasons(chosen)
-    if chosen.first_stage_f < WEAK_F or not chosen.check.misfit.passed:
+    two_only = chosen.check.num_environments == 2
+    if chosen.first_stage_f < WEAK_F or not chosen.check.misfit.passed or two_only:
         return Judgement(RIVAL, "red", reasons, checks)
     if not chosen.check.identifiable:
         return Judgement(RIVAL, "amber", reasons, checks)
-    trust: Trust = "amber" if chosen.heterogeneity.q_pvalue < 0.05 else "green"
+    small = chosen.check.smallest_environment < SMALL_ENVIRONMENT
+    trust: Trust = "amber" if chosen.heterogeneity.q_pvalue < 0.05 or small else "green"
     return Judgement(f"{chosen.check.method}_controls", trust, reasons, checks)
 
 
@@ -104,6 +108,11 @@ def _reasons(chosen: LearnedFit) -> tuple[str, ...]:
         found.append(
             f"{check.num_environments} environments are too few to separate {k} moving dimensions "
             f"(2 x {k} + 1 = {2 * k + 1} are needed)"
+        )
+    if check.smallest_environment < SMALL_ENVIRONMENT:
+        found.append(
+            f"the smallest environment gives an encoder fewer than {SMALL_ENVIRONMENT} people, so "
+            "its law is hardly known"
         )
     if chosen.heterogeneity.q_pvalue < 0.05:
         found.append(

@@ -109,13 +109,13 @@ def _figures(group: pd.DataFrame) -> list[str]:
         redraws=("error", "size"),
     )
     within = data["spread"].mean()
-    between = max(data["bias"].var() - within / data["redraws"].mean(), 0)
+    between = np.maximum(data["bias"].var() - within / data["redraws"].mean(), 0)
     return [
         f"{data['r2_own'].median():.3f}",
         f"{max(data['r2_other'].median(), 0):.3f}",
         f"{group['first_stage_f'].median():.0f}",
         number(*clustered(group, "error")),
-        f"{math.sqrt(between):.3f}",
+        "" if math.isnan(between) else f"{math.sqrt(between):.3f}",
         f"{math.sqrt(within):.3f}",
         *_headline(group),
     ]

@@ -67,6 +67,8 @@ def test_a_flow_that_passes_everything_is_the_headline():
         ({"misfit": Misfit(0.001, 0.01)}, "tsls_pc", "red", "can still be predicted"),
         ({"num_environments": 4}, "tsls_pc", "amber", r"4 environments are too few .*\+ 1 = 5"),
         ({"remainder_dim": 3}, "tsls_pc", "amber", "2 x 3"),
+        ({"num_environments": 2}, "tsls_pc", "red", "2 environments are too few"),
+        ({"smallest_environment": 199}, "flow_controls", "amber", "fewer than 200 people"),
         ({"heterogeneity": UNLIKE}, "flow_controls", "amber", r"Cochran Q p = 0\.001"),
     ],
 )
