@@ -174,6 +174,21 @@ class Encoder(Section):
     10,000 people in a fold on 512, from 40,000 on 1024 (kernel: 1000)."""
     ranks: int = Field(default=1, ge=1)
     """Training processes on this machine; they share every batch and compute what one would."""
+    first_layer: Literal["fixed", "trained"] = "fixed"
+    """Of kernel encoders: the principal components, or a layer that starts there and is trained on
+    the dosages themselves."""
+    input: Literal["auto", "resident", "streamed"] = "auto"
+    """Streamed: batches of dosages are read from the store while encoders train. Resident: from
+    memory, which takes 4 bytes for each person and factor, or the store's size where the first
+    layer is trained. Auto: resident, but for dosages that would take over a quarter of the memory
+    of the machine or the GPU."""
+    prefetch_mib: int = Field(default=512, ge=1)
+    """Bound on the decoded chunks that each training process holds while it streams, in MiB, where
+    those of one batch are not more."""
+    device: str = "auto"
+    """As torch names it (cpu, cuda, mps); auto: a GPU for each rank if there is one."""
+    tensorboard: bool = False
+    """Write metrics for TensorBoard as well; needs the package tensorboard."""
 
 
 class Simulation(Section):

@@ -16,6 +16,7 @@ from mrscale.cli.base import (
     Json,
     Quiet,
     RunPath,
+    Scheduler,
     Seed,
     StoreFolder,
     StudyFile,
@@ -39,16 +40,30 @@ def train(
     run: RunPath = None,
     seed: Seed = None,
     ranks: Annotated[int | None, typer.Option(min=1, help="Training processes.")] = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the encoders, each on one fold of people."""
-    from mrscale.workflow.training import train as train_encoders
+    """Train the encoders, each on one fold of people.
 
-    chosen = study_of(study, store=store, run=run, seed=seed, encoder={"ranks": ranks})
+    Under torchrun (torchrun -m mrscale train study.toml) its processes are the ranks.
+    """
+    from mrscale.train.ranks import leads_here
+    from mrscale.workflow.training import train as train_encoders
+    from mrscale.workflow.training import trained_on
+
+    chosen = study_of(
+        study, store=store, run=run, seed=seed, scheduler=scheduler, encoder={"ranks": ranks}
+    )
     folder = train_encoders(chosen, quiet=quiet)
-    text = f"Encoders are in {folder.path / 'encoders'}"
-    show({"run": str(folder.path), "digest": folder.done("train")}, text, as_json)
+    if not leads_here():
+        return
+    places = trained_on(chosen)
+    text = f"Encoders are in {folder.path / 'encoders'}; trained on " + ", ".join(
+        f"{place} ({method})" for method, place in places.items()
+    )
+    told = {"run": str(folder.path), "digest": folder.done("train"), "trained_on": places}
+    show(told, text, as_json)
 
 
 @app.command()

@@ -30,6 +30,7 @@ StoreFolder = Annotated[
     str | None, typer.Option("--store", help="Genotype store, a folder or URL.")
 ]
 RunPath = Annotated[str | None, typer.Option("--run", help="Run folder.")]
+Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a Dask scheduler.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all that is random.")]
 Phenotypes = Annotated[str | None, typer.Option("--phenotypes", help="Table of people.")]
 SampleColumn = Annotated[

@@ -107,6 +107,10 @@ class KernelEncoder(nn.Module):
         z = torch.cat([g, h], -1)
         return self.decoder(z.flatten(1, -2)).view(z.shape)
 
+    def target(self, x: Tensor) -> Tensor:
+        """What people x are to be decoded to: themselves."""
+        return x
+
     def map(self, x: Tensor) -> tuple[Tensor, None]:
         """z = (g, h) of people x, both (R, B, P); with no Jacobian, unlike a flow."""
         return self.encoder(x), None
@@ -123,3 +127,58 @@ class KernelEncoder(nn.Module):
         """
         logits = self.classifier(h.flatten(1, 2)).view(*h.shape[:3], h.shape[1])
         return -logits.log_softmax(-1).diagonal(dim1=1, dim2=3).mT
+
+
+class EndToEnd(nn.Module):
+    """A kernel encoder behind a linear layer from M instruments to P factors that is trained too.
+
+    What the decoder is to give back is the scores by the start of the layer, fixed: by the trained
+    layer, nothing would keep it from the scores that are easiest to give back.
+
+    Parameters
+    ----------
+    encoder : KernelEncoder
+    projection : Tensor, shape (R, M, P)
+        Start of the layer: principal components, whitened.
+    """
+
+    start: Tensor
+    unit: Tensor
+
+    def __init__(self, encoder: KernelEncoder, projection: Tensor) -> None:
+        super().__init__()
+        self.encoder, self.num_replicas = encoder, encoder.num_replicas
+        self.register_buffer("start", projection.clone())
+        # in units of a tenth of a typical entry: a step of the optimiser is then a small change
+        self.register_buffer("unit", 0.1 * projection.square().mean((1, 2), keepdim=True).sqrt())
+        self.change = nn.Parameter(torch.zeros_like(projection))
+
+    @property
+    def projection(self) -> Tensor:
+        """The layer, (R, M, P)."""
+        return self.start + self.unit * self.change
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent (R, ..., D) and remainder (R, ..., K) of centred instruments x (R, ..., M)."""
+        return self.encoder.encode(_project(x, self.projection))
+
+    def decode(self, g: Tensor, h: Tensor) -> Tensor:
+        """Scores (R, ..., P) from latent and remainder."""
+        return self.encoder.decode(g, h)
+
+    def target(self, x: Tensor) -> Tensor:
+        """What people x are to be decoded to: their scores by the start of the layer."""
+        return _project(x, self.start)
+
+    def environment_loss(self, h: Tensor) -> Tensor:
+        """As that of the encoder."""
+        return self.encoder.environment_loss(h)
+
+    def decayed(self) -> list[nn.Parameter]:
+        """Parameters that weight decay applies to: also the change of the layer."""
+        return [*self.encoder.decayed(), self.change]
+
+
+def _project(x: Tensor, projection: Tensor) -> Tensor:
+    """Scores (R, ..., P) of x (R, ..., M)."""
+    return (x.flatten(1, -2) @ projection).view(*x.shape[:-1], -1)

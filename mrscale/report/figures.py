@@ -112,6 +112,33 @@ def training(history: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Ax
     return ax
 
 
+def scree(folds: Sequence[Mapping[str, Any]], factors: int, ax: Axes | None = None) -> Axes:
+    """Largest eigenvalues of the correlation matrix of instruments, one curve per fold; filled
+    markers are the components that encoders see.
+
+    Parameters
+    ----------
+    folds : sequence of mappings
+        One per fold: ``fold`` and ``eigenvalues``, in decreasing order.
+    factors : int
+    ax : Axes, optional
+    """
+    with mpl.rc_context(STYLE | {"axes.spines.left": True}):
+        ax = ax or Figure(figsize=(9.6, 2.6), layout="constrained").add_subplot()
+        for i, fold in enumerate(folds):
+            colour, line = _FOLD_COLOURS[i % len(_FOLD_COLOURS)], _FOLD_LINES[i // 6 % 4]
+            values = fold["eigenvalues"]
+            number = range(1, len(values) + 1)
+            ax.plot(number, values, line, color=colour, label=f"fold {fold['fold']}", linewidth=1.2)
+            ax.plot(number[:factors], values[:factors], "o", color=colour, markersize=4)
+        ax.axvline(factors + 0.5, color="#5f6368", linestyle=":", linewidth=1)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("principal component")
+        ax.set_ylabel("eigenvalue")
+        ax.legend(frameon=False, ncols=2, loc="upper right")
+    return ax
+
+
 def to_svg(ax: Axes, prefix: str) -> str:
     """The figure of ``ax`` as an ``<svg>`` element for a page: equal input gives equal bytes.
 

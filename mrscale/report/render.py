@@ -63,6 +63,7 @@ def render(result: StudyResult, *, clock: Mapping[str, Any] | None = None) -> st
         result=result,
         sections=[_section(pair, f"pair{i}") for i, pair in enumerate(result.pairs)],
         encoders=[_encoder(m, e, f"enc{i}") for i, (m, e) in enumerate(result.encoders.items())],
+        scree=_scree(result.encoders),
         environments=[
             *_shown(result.environments),
             ("All environments", control.show(result.num_people)),
@@ -155,7 +156,8 @@ class EncoderSection:
 
 def _encoder(method: str, encoder: Mapping[str, Any], prefix: str) -> EncoderSection:
     folds = [f for f in _list(encoder.get("folds")) if isinstance(f, Mapping)]
-    columns = list(dict.fromkeys(k for f in folds for k in f if k != "history"))
+    drawn = ("history", "eigenvalues")
+    columns = list(dict.fromkeys(k for f in folds for k in f if k not in drawn))
     return EncoderSection(
         method,
         _flat({k: v for k, v in encoder.items() if k != "folds" or not folds}),
@@ -179,6 +181,25 @@ def _curves(method: str, folds: list[Mapping[str, Any]], prefix: str) -> Figure 
         f"Held-out log-likelihood while the {method} encoder was trained; kept: {kept}.",
         "Log-likelihood per person on people held out from training; the dot is the state that "
         "was kept.",
+    )
+
+
+def _scree(encoders: Mapping[str, Mapping[str, Any]]) -> Figure | None:
+    """Of the front end, which is the same for all methods."""
+    for encoder in encoders.values():
+        folds = [f for f in _list(encoder.get("folds")) if "eigenvalues" in f]
+        if folds:
+            break
+    else:
+        return None
+    factors = encoder["factors"]
+    return _figure(
+        figures.scree(folds, factors),
+        "scree",
+        f"Eigenvalues of the correlation matrix of instruments in each fold; the first {factors} "
+        "principal components are what the encoder sees.",
+        "Eigenvalues of the correlation matrix of instruments; left of the dotted line the "
+        "principal components that the encoder sees.",
     )
 
 

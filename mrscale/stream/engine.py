@@ -12,11 +12,12 @@ from contextlib import contextmanager
 import dask
 from distributed import Client, LocalCluster, Security
 from distributed.comm import connect
+from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_limits
 
 from mrscale.errors import EngineError
 
-__all__ = ["Client", "engine"]
+__all__ = ["MEMORY_LIMIT", "Client", "engine"]
 
 CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1:0"

@@ -1,114 +1,240 @@
-"""Execute a plan: read whole chunks ahead of the trainer, gather the rows of each batch."""
+"""Execute plans: read whole chunks ahead of the trainer, gather the rows of each batch."""
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
-from distributed import Client
+from distributed import Client, KilledWorker
+from distributed.comm import CommClosedError
 from numpy.typing import NDArray
 
-from mrscale.sampling.plan import Plan
+from mrscale.errors import EngineError
+from mrscale.sampling.plan import Plan, Rows
 from mrscale.store.reader import GenotypeStore
 
+T = TypeVar("T")
 Batch = tuple[NDArray[Any], NDArray[np.int16]]
 
-PREFETCH_BYTES = 256 * 2**20
-LOOKAHEAD_BATCHES = 32
+PREFETCH_BYTES = 512 * 2**20
+LOOKAHEAD_BATCHES = 256
+"""Batches whose chunks may be asked for, as far as the bytes allow."""
+READY_BATCHES = 4
+"""Batches gathered ahead of the trainer."""
+READ_SECONDS = 600
+"""After which a chunk that Dask was asked for is not waited for any longer."""
 
 
-def batches(
-    client: Client,
-    store: GenotypeStore,
-    plan: Plan,
-    *,
-    start: int,
-    stop: int,
-    rank: int = 0,
-    world: int = 1,
-    prefetch_bytes: int = PREFETCH_BYTES,
-) -> Iterator[Batch]:
-    """Batches ``start`` to ``stop`` of a plan.
+@dataclass(eq=False)
+class Loader:
+    """Reads batches of dosages from a store.
 
-    Parameters
+    Attributes
     ----------
     client : distributed.Client
         Reads and decodes chunks.
     store : GenotypeStore
-    plan : Plan
-    start, stop : int
-        Global steps; resuming at ``start`` gives the batches an undisturbed run would have had.
-    rank, world : int
-        This process's slice of every batch.
     prefetch_bytes : int
-        Bound on the decoded chunks held, beyond those of one batch.
-
-    Yields
-    ------
-    dosage : ndarray, shape (B, M), int8 or float32
-        Missing calls are negative or NaN.
-    environment : ndarray, shape (B,), int16
+        Bound on the decoded chunks held, if it is more than those of one batch.
+    chunks_read : int
+        So far; each rank reads the chunks of its own rows, and some are read by several.
     """
-    chunks = _Chunks(client, store, prefetch_bytes)
-    waiting: deque[NDArray[np.int64]] = deque()
-    share = len(range(rank, plan.per_environment, world))
-    environment = np.repeat(np.arange(len(plan.rows), dtype=np.int16), share)
-    next_step = start
-    for _ in range(start, stop):
-        while next_step < stop and len(waiting) < LOOKAHEAD_BATCHES:
-            rows = np.concatenate(plan.batch(next_step, rank=rank, world=world))
-            if waiting and not chunks.request(rows):
-                break
-            waiting.append(rows)
-            next_step += 1
-        yield chunks.gather(waiting.popleft()), environment
-        chunks.forget(waiting)
+
+    client: Client
+    store: GenotypeStore
+    prefetch_bytes: int = PREFETCH_BYTES
+    chunks_read: int = field(default=0, init=False)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows in a chunk of the store."""
+        return self.store.layout.chunk_rows
+
+    def batches(
+        self, plans: Sequence[Plan], *, start: int, stop: int, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """Batches ``start`` to ``stop`` of plans that are followed side by side.
+
+        Parameters
+        ----------
+        plans : sequence of Plan
+            Of disjoint rows, as a rule. With one seed they need the same chunks at a time.
+        start, stop : int
+            Global steps; resuming at ``start`` gives the batches an undisturbed run would have had.
+        rank, world : int
+            This process's slice of every batch.
+
+        Yields
+        ------
+        dosage : ndarray, shape (B, M), int8 or float32
+            Rows by plan, then by environment. Missing calls are negative or NaN.
+        environment : ndarray, shape (B,), int16
+
+        Raises
+        ------
+        StoreError
+            If a chunk is damaged; it is named.
+        EngineError
+            If Dask's scheduler or all of its workers are gone.
+        """
+        return ahead(lambda: self._batches(plans, start, stop, rank, world), READY_BATCHES)
+
+    def rows(self, rows: Rows) -> NDArray[Any]:
+        """Dosages of some rows, in their order; shape (B, M)."""
+        chunks = self._chunks()
+        index = rows // self.chunk_rows
+        order = np.argsort(index, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(index[order])) + 1)
+        dosage = self._empty(len(rows))
+        for step, part in enumerate(parts):
+            for later, soon in enumerate(parts[step : step + READY_BATCHES], start=step):
+                chunks.request(rows[soon], later, force=later == step)
+            dosage[part] = chunks.gather(rows[part])
+            chunks.forget(step + 1)
+        return dosage
+
+    def _batches(
+        self, plans: Sequence[Plan], start: int, stop: int, rank: int, world: int
+    ) -> Iterator[Batch]:
+        chunks = self._chunks()
+        waiting: deque[Rows] = deque()
+        parts = [plan.batch(start, rank=rank, world=world) for plan in plans]
+        codes = [(code, len(rows)) for part in parts for code, rows in enumerate(part)]
+        environment = np.repeat(*np.array(codes, dtype=np.int64).T).astype(np.int16)
+        asked = start
+        for step in range(start, stop):
+            while asked < stop and len(waiting) < LOOKAHEAD_BATCHES:
+                drawn = [plan.batch(asked, rank=rank, world=world) for plan in plans]
+                rows = np.concatenate([part for parts in drawn for part in parts])
+                if not chunks.request(rows, asked, force=not waiting):
+                    break
+                waiting.append(rows)
+                asked += 1
+            yield chunks.gather(waiting.popleft()), environment
+            chunks.forget(step + 1)
+
+    def _chunks(self) -> _Chunks:
+        bytes_of_one = self._empty(self.chunk_rows).nbytes
+        return _Chunks(self, max(1, self.prefetch_bytes // max(1, bytes_of_one)))
+
+    def _empty(self, num_rows: int) -> NDArray[Any]:
+        return np.empty((num_rows, self.store.num_variants), dtype=self.store.dosage_dtype)
 
 
 class _Chunks:
-    """Decoded chunks on their way, bounded in bytes."""
+    """Decoded chunks, there or on their way, bounded in number."""
 
-    def __init__(self, client: Client, store: GenotypeStore, limit: int) -> None:
-        self._client, self._store = client, store
-        self._rows = store.layout.chunk_rows
-        row_bytes = np.dtype(store.dosage_dtype).itemsize * max(1, store.num_variants)
-        self._most = max(1, limit // (self._rows * row_bytes))
-        self._futures: dict[int, Any] = {}
-        self._decoded: dict[int, NDArray[Any]] = {}
+    def __init__(self, loader: Loader, most: int) -> None:
+        self._loader, self._most = loader, most
+        self._size = loader.chunk_rows
+        self._held: dict[int, Any] = {}
+        self._last_step: dict[int, int] = {}
+        self._step = 0
 
-    def request(self, rows: NDArray[np.int64]) -> bool:
-        """Start reading the chunks of some rows; False if that would pass the limit."""
-        wanted = set(np.unique(rows // self._rows).tolist()) - self._futures.keys()
-        if len(self._futures) + len(wanted) > self._most:
-            return False
-        self._read(wanted)
+    def request(self, rows: Rows, step: int, *, force: bool) -> bool:
+        """Start reading the chunks of a batch; False, unless forced, if that is too many."""
+        wanted = np.unique(rows // self._size).tolist()
+        new = [chunk for chunk in wanted if chunk not in self._held]
+        spare = self._most - len(self._held) - len(new)
+        if spare < 0:
+            kept = set(wanted)
+            idle = [c for c, s in self._last_step.items() if s < self._step and c not in kept]
+            if len(idle) < -spare and not force:
+                return False
+            for chunk in sorted(idle, key=self._last_step.__getitem__)[:-spare]:
+                del self._held[chunk], self._last_step[chunk]
+        for chunk in new:
+            read, where = self._loader.store.expected_dosage, self._loader.store.layout.chunk(chunk)
+            self._held[chunk] = self._loader.client.submit(read, where, pure=False)
+            self._loader.chunks_read += 1
+        self._last_step |= dict.fromkeys(wanted, step)
         return True
 
-    def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        index = rows // self._rows
-        needed = np.unique(index)
-        self._read(set(needed.tolist()) - self._futures.keys())
-        dosage = np.empty((len(rows), self._store.num_variants), dtype=self._store.dosage_dtype)
-        for chunk in needed.tolist():
-            if chunk not in self._decoded:
-                self._decoded[chunk] = self._futures[chunk].result()
-            here = index == chunk
-            dosage[here] = self._decoded[chunk][rows[here] - chunk * self._rows]
+    def gather(self, rows: Rows) -> NDArray[Any]:
+        """Dosages of rows whose chunks were asked for, in runs of one chunk."""
+        index = rows // self._size
+        dosage = self._loader._empty(len(rows))
+        cuts = [0, *(np.flatnonzero(np.diff(index)) + 1).tolist(), len(rows)]
+        for start, stop in pairwise(cuts):
+            if start < stop:
+                chunk = int(index[start])
+                inside = rows[start:stop] - chunk * self._size
+                np.take(self._decoded(chunk), inside, axis=0, out=dosage[start:stop], mode="clip")
         return dosage
 
-    def forget(self, waiting: deque[NDArray[np.int64]]) -> None:
-        """Drop, oldest first, chunks that no waiting batch needs, once the limit is near."""
-        if len(self._futures) < self._most:
-            return
-        needed = {chunk for rows in waiting for chunk in np.unique(rows // self._rows).tolist()}
-        for chunk in [c for c in self._futures if c not in needed]:
-            del self._futures[chunk]
-            self._decoded.pop(chunk, None)
+    def forget(self, step: int) -> None:
+        """Say that the batches before ``step`` are over."""
+        self._step = step
 
-    def _read(self, chunks: set[int]) -> None:
-        for chunk in sorted(chunks):
-            rows = self._store.layout.chunk(chunk)
-            read = self._store.expected_dosage
-            self._futures[chunk] = self._client.submit(read, rows, pure=False)
+    def _decoded(self, chunk: int) -> NDArray[Any]:
+        if not isinstance(self._held[chunk], np.ndarray):
+            with _dask_answers():
+                self._held[chunk] = self._held[chunk].result(READ_SECONDS)
+        decoded: NDArray[Any] = self._held[chunk]
+        return decoded
+
+
+@contextmanager
+def _dask_answers() -> Iterator[None]:
+    """Say what it means if a result does not come."""
+    try:
+        yield
+    except (CancelledError, CommClosedError, KilledWorker, TimeoutError) as error:
+        raise EngineError(
+            f"Dask's scheduler or workers are gone, or did not read a chunk in {READ_SECONDS} s "
+            f"({type(error).__name__}); start them again and run the same command, it continues "
+            "from the last checkpoint"
+        ) from None
+
+
+def ahead(start: Callable[[], Iterator[T]], most: int) -> Iterator[T]:
+    """What an iterator gives, made in a thread that is at most so many items ahead.
+
+    Parameters
+    ----------
+    start : callable
+        Makes the iterator, inside the thread; its errors are raised here.
+    most : int
+    """
+    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(most)
+    over = threading.Event()
+
+    def hand(item: T | None, error: BaseException | None = None) -> bool:
+        while not over.is_set():
+            try:
+                ready.put((item, error), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in start():
+                if not hand(item):
+                    return
+            hand(None)
+        except BaseException as error:
+            hand(None, error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+    finally:
+        over.set()
+        thread.join()

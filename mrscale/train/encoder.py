@@ -19,6 +19,7 @@ from mrscale.stats.moments import Floats
 from mrscale.stats.subspace import FrontEnd, StationarySubspace
 from mrscale.train import checkpoint
 from mrscale.train.models import Model, bare_model
+from mrscale.train.ranks import one_thread
 
 SCHEMA = 1
 """Version of the encoder's file; another one is refused."""
@@ -181,6 +182,7 @@ class Encoder:
         )
 
 
+@one_thread()
 @torch.no_grad()
 def map_scores(scores: Floats, directions: Floats, model: Model | None) -> Floats:
     """z of shape (N, P): by the model's only replica if there is one, else linear."""

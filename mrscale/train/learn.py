@@ -7,43 +7,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from mrscale.nn.autoencoder import EndToEnd
 from mrscale.progress import Advance, silent
 from mrscale.stats.moments import Floats
-from mrscale.train import resident
+from mrscale.train.dosages import DosageSource
 from mrscale.train.encoder import Encoder, Prepared, finish
-from mrscale.train.loop import Objective, Progressed, fit
+from mrscale.train.inputs import Session, TrainingBlock
+from mrscale.train.loop import HeldOut, Objective, Progressed, fit
+from mrscale.train.metrics import Metrics
 from mrscale.train.models import Model, bare_model, keep_replica, start_flows, start_kernels
 from mrscale.train.objectives import Invariance, KernelLoss, LogLikelihood
-from mrscale.train.ranks import Ranks
+from mrscale.train.ranks import Ranks, best_device, one_thread
 
 Trained = Literal["kernel", "flow"]
+FirstLayer = Literal["fixed", "trained"]
 KERNEL_BATCH = 1000
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingBlock:
-    """The people that one encoder learns from.
-
-    Attributes
-    ----------
-    start : Prepared
-    environment : ndarray of int, shape (N_s,)
-        Of the rows of ``start``.
-    aside : ndarray of bool, shape (N_s,)
-        Who judges; relatives are on one side.
-    """
-
-    start: Prepared
-    environment: NDArray[np.integer[Any]]
-    aside: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -56,12 +41,15 @@ class Effort:
     steps, batch_size : int or "auto"
     invariance : {"target", "pairwise"}
         Of the kernel encoder; see :class:`mrscale.train.objectives.KernelLoss`.
+    first_layer : {"fixed", "trained"}
+        Of the kernel encoder: principal components, or what becomes of them in training.
     """
 
     restarts: int = 1
     steps: int | Literal["auto"] = "auto"
     batch_size: int | Literal["auto"] = "auto"
     invariance: Invariance = "target"
+    first_layer: FirstLayer = "fixed"
 
     def steps_of(self, method: Trained, num_people: int) -> int:
         """Steps of the optimiser."""
@@ -92,14 +80,17 @@ class SideBySide:
     wraps : tuple of tuple of float
         Per block: how often each environment is seen in one epoch, to the nearest power of two, so
         that small environments cannot be counted.
+    judges : HeldOut or None
+        Instruments of those who judge, where the first layer was trained.
     """
 
     method: Trained
-    model: Model
+    model: Model | EndToEnd
     done: Progressed
     num_blocks: int
     latent_dims: tuple[int, ...]
     wraps: tuple[tuple[float, ...], ...]
+    judges: HeldOut | None = None
 
     @property
     def worth(self) -> Floats:
@@ -117,7 +108,10 @@ class SideBySide:
         replica = (block * len(self.latent_dims) + d) * len(restarts) + int(order[rank])
         history = [[step, loss[replica], worth[replica]] for step, loss, worth in self.done.history]
         shape = (self.method, start.front.num_factors, latent_dim, len(start.mean_dosage))
-        single = keep_replica(self.model, bare_model(*shape), replica)
+        model = self.model
+        if isinstance(model, EndToEnd):
+            start, model = self._behind(model, replica, start), model.encoder
+        single = keep_replica(model, bare_model(*shape), replica)
         story = {
             **story,
             "best_step": self.done.best_step[replica],
@@ -128,7 +122,17 @@ class SideBySide:
         }
         return finish(self.method, latent_dim, start, single, story)
 
+    @torch.no_grad()
+    def _behind(self, model: EndToEnd, replica: int, start: Prepared) -> Prepared:
+        """A start whose front end is the layer that a replica trained, with scores of judges."""
+        assert self.judges is not None
+        layer = model.projection[replica]
+        scores = (self.judges.scores[replica] @ layer)[self.judges.weight[replica] > 0]
+        front = replace(start.front, projection=layer.double().numpy())
+        return replace(start, front=front, scores=scores.numpy())
 
+
+@one_thread()
 def learn(
     method: Trained,
     blocks: Sequence[TrainingBlock],
@@ -140,6 +144,8 @@ def learn(
     ranks: Ranks | None = None,
     resume: Path | None = None,
     identity: str = "",
+    dosages: DosageSource | None = None,
+    metrics: Metrics | None = None,
     progress: Advance = silent,
 ) -> SideBySide:
     """Train the encoders of every block.
@@ -154,45 +160,42 @@ def learn(
     seed : int
     device : str
         As torch names it; ``"auto"`` takes a GPU if there is one.
-    ranks, resume, identity, progress
+    dosages : DosageSource, optional
+        Where batches are read from, instead of the scores in memory; needed for a trained layer.
+    ranks, resume, identity, metrics, progress
         As for :func:`mrscale.train.loop.fit`.
     """
     ranks = ranks or Ranks()
     people = min(len(block.environment) for block in blocks)
-    environments = len(blocks[0].start.mean_dosage)
     steps, batch_size = effort.steps_of(method, people), effort.batch_of(method, people)
-    loaded = [
-        resident.resident_block(
-            block.start.scores,
-            block.environment,
-            block.aside,
-            environments,
-            batch_size=batch_size,
-            seed=seed * 1000 + index,
-        )
-        for index, block in enumerate(blocks)
-    ]
     variants = len(latent_dims) * effort.restarts
-    where = torch.device(_best_device() if device == "auto" else device)
-    model = _started(method, blocks, latent_dims, effort.restarts, seed)
+    where = best_device(device)
+    end_to_end = method == "kernel" and effort.first_layer == "trained"
+    model = _started(method, blocks, latent_dims, effort.restarts, seed, end_to_end)
+    session = Session(blocks, variants, steps, batch_size, seed, ranks, where)
+    if dosages is None:
+        inputs = session.of_scores()
+    else:
+        inputs = session.of_dosages(dosages, project=not end_to_end)
     objective: Objective = LogLikelihood()
     if method == "kernel":
         objective = KernelLoss(seed, steps, effort.invariance)
     done = fit(
         model.to(where),
         objective,
-        lambda start: resident.batches(loaded, variants, start, steps, ranks, where),
-        resident.held_out(loaded, variants, ranks, where),
+        inputs.batches_from,
+        inputs.held_out,
         steps=steps,
         ranks=ranks,
         resume=resume,
         identity=identity,
+        metrics=metrics,
+        chunks_read=lambda: 0 if dosages is None else dosages.chunks_read,
         progress=progress,
     )
-    wraps = tuple(
-        tuple(2.0 ** round(math.log2(wrap)) for wrap in block.plan.wraps) for block in loaded
-    )
-    return SideBySide(method, model.cpu(), done, len(blocks), tuple(latent_dims), wraps)
+    wraps = tuple(tuple(2.0 ** round(math.log2(w)) for w in plan.wraps) for plan in inputs.plans)
+    judges = inputs.held_out.cpu() if end_to_end else None
+    return SideBySide(method, model.cpu(), done, len(blocks), tuple(latent_dims), wraps, judges)
 
 
 def _started(
@@ -201,12 +204,16 @@ def _started(
     latent_dims: Sequence[int],
     restarts: int,
     seed: int,
-) -> Model:
+    end_to_end: bool,
+) -> Model | EndToEnd:
     directions = [block.start.subspace.directions for block in blocks]
     environments = len(blocks[0].start.mean_dosage)
     if method == "kernel":
         (latent_dim,) = latent_dims
-        return start_kernels(directions, latent_dim, environments, restarts=restarts, seed=seed)
+        layers = [block.start.front.projection for block in blocks] if end_to_end else None
+        return start_kernels(
+            directions, latent_dim, environments, restarts=restarts, seed=seed, projections=layers
+        )
     latents = [
         block.start.scores.astype(np.float64) @ matrix
         for block, matrix in zip(blocks, directions, strict=True)
@@ -215,7 +222,3 @@ def _started(
     return start_flows(
         directions, latents, codes, latent_dims, environments, restarts=restarts, seed=seed
     )
-
-
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,10 +7,11 @@ share of a batch, P factors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from mrscale.errors import EngineError
 from mrscale.progress import Advance, silent
 from mrscale.train import checkpoint
+from mrscale.train.metrics import Metrics, Watch
 from mrscale.train.ranks import Ranks
 
 JUDGE_EVERY = 40
@@ -46,6 +48,18 @@ class HeldOut:
     scores: Tensor
     weight: Tensor
 
+    def cpu(self) -> HeldOut:
+        """The same in host memory."""
+        return HeldOut(self.scores.cpu(), self.weight.cpu())
+
+
+class Judged(NamedTuple):
+    """Worth of each replica on people who did not train it, shape (R,), higher is better; and what
+    it is made of, (R,) each."""
+
+    worth: Tensor
+    parts: dict[str, Tensor]
+
 
 class Objective(Protocol):
     """What an encoder is trained for, on people of all ranks together."""
@@ -56,8 +70,8 @@ class Objective(Protocol):
         """Loss of the global batch, shape (R,), detached and equal on every rank; and this rank's
         part, whose gradients add up over ranks to those of the loss."""
 
-    def judge(self, model: Any, held_out: HeldOut, ranks: Ranks) -> Tensor:
-        """Worth of each replica on people who did not train it, shape (R,); higher is better."""
+    def judge(self, model: Any, held_out: HeldOut, ranks: Ranks) -> Judged:
+        """How good each replica is, of everybody held out; equal on every rank."""
 
 
 @dataclass
@@ -81,6 +95,8 @@ def fit(
     ranks: Ranks | None = None,
     resume: Path | None = None,
     identity: str = "",
+    metrics: Metrics | None = None,
+    chunks_read: Callable[[], int] = int,
     progress: Advance = silent,
 ) -> Progressed:
     """Train every replica.
@@ -103,20 +119,24 @@ def fit(
         up to date by the leading rank.
     identity : str
         Digest of all that the result depends on.
+    metrics : Metrics, optional
+        Given a record at every look at the people held out, by the leading rank.
+    chunks_read : callable
+        How many chunks of a store this rank has read for its batches.
     progress : Advance
         Told of steps; the amounts sum to 1.
 
     Raises
     ------
     EngineError
-        If no replica has a finite held-out worth.
+        If no replica has a finite held-out worth, or a GPU's memory is too small.
 
     Notes
     -----
     Gradients are clipped per replica, and a replica with a gradient that is not finite sits the
     step out: replicas do not know of each other.
     """
-    ranks = ranks or Ranks()
+    ranks, metrics = ranks or Ranks(), metrics or Metrics()
     recipe = objective.recipe
     optimiser = _optimiser(model, recipe)
     best = {name: value.clone() for name, value in model.state_dict().items()}
@@ -126,16 +146,23 @@ def fit(
     if resume and resume.exists():
         done = _restore(resume, identity, model, optimiser, best) or done
     progress(done.step / steps)
-    for step, scores in enumerate(batches_from(done.step), start=done.step):
-        _set_learning_rate(optimiser, recipe, step, steps)
-        value, part = objective.loss(model, scores, step, ranks)
-        _take_step(model, optimiser, part, recipe, ranks)
-        done.step = step + 1
-        progress(1 / steps)
-        if done.step % JUDGE_EVERY == 0 or done.step == steps:
-            _judge(model, objective, held_out, ranks, value, done, best)
-            if resume and ranks.leads:
-                checkpoint.save(resume, *_pack(identity, model, optimiser, best, done))
+    if ranks.leads:
+        metrics.continue_from(done.step)
+    watch = Watch()
+    with _memory_suffices():
+        for step, scores in enumerate(watch.over(batches_from(done.step)), start=done.step):
+            _set_learning_rate(optimiser, recipe, step, steps)
+            value, part = objective.loss(model, scores, step, ranks)
+            _take_step(model, optimiser, part, recipe, ranks)
+            done.step = step + 1
+            progress(1 / steps)
+            if done.step % JUDGE_EVERY == 0 or done.step == steps:
+                judged = _judge(model, objective, held_out, ranks, value, done, best)
+                if resume and ranks.leads:
+                    checkpoint.save(resume, *_pack(identity, model, optimiser, best, done))
+                measured = _measured(value, judged, watch, chunks_read(), ranks)
+                if ranks.leads:
+                    metrics.add({"step": done.step, **measured})
     model.load_state_dict(best)
     if not any(math.isfinite(value) for value in done.best_held_out):
         raise EngineError(
@@ -192,9 +219,9 @@ def _judge(
     training: Tensor,
     done: Progressed,
     best: dict[str, Tensor],
-) -> None:
-    worth = objective.judge(model, held_out, ranks).tolist()
-    held = [value if math.isfinite(value) else -math.inf for value in worth]
+) -> Judged:
+    judged = objective.judge(model, held_out, ranks)
+    held = [value if math.isfinite(value) else -math.inf for value in judged.worth.tolist()]
     state = model.state_dict()
     for replica, value in enumerate(held):
         better = value > done.best_held_out[replica]
@@ -203,6 +230,35 @@ def _judge(
             for name, tensor in state.items():
                 best[name][replica] = tensor[replica]
     done.history.append([done.step, training.tolist(), held])
+    return judged
+
+
+def _measured(
+    loss: Tensor, judged: Judged, watch: Watch, chunks_read: int, ranks: Ranks
+) -> dict[str, Any]:
+    """What a line of metrics says; times are those of the leading rank."""
+    seconds, waited = watch.look()
+    chunks = ranks.sum(torch.tensor(float(chunks_read)))
+    return {
+        "loss": loss.tolist(),
+        "held_out": judged.worth.tolist(),
+        "parts": {name: part.tolist() for name, part in judged.parts.items()},
+        "seconds": round(seconds, 3),
+        "input_wait_share": round(waited / seconds, 4),
+        "chunks_read": int(chunks),
+    }
+
+
+@contextmanager
+def _memory_suffices() -> Iterator[None]:
+    """Say which setting to lower where a GPU has too little memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise EngineError(
+            "the GPU's memory is too small for this training; lower [encoder] batch_size or "
+            'restarts, or keep dosages off it (input = "streamed")'
+        ) from None
 
 
 def _pack(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrscale.nn.autoencoder import KernelEncoder
+from mrscale.nn.autoencoder import EndToEnd, KernelEncoder
 from mrscale.nn.flow import Flow, FlowShape
 from mrscale.stats.moments import Floats, Moments
 
@@ -69,24 +69,33 @@ def start_kernels(
     *,
     restarts: int = 1,
     seed: int = 0,
-) -> KernelEncoder:
-    """Kernel encoders that start at linear ones: per block, per restart; as :func:`start_flows`."""
+    projections: Sequence[Floats] | None = None,
+) -> KernelEncoder | EndToEnd:
+    """Kernel encoders that start at linear ones: per block, per restart; as :func:`start_flows`.
+
+    With ``projections``, an ndarray (M, P) for each block, behind linear layers that start there.
+    """
     generator = torch.Generator().manual_seed(seed)
     starts = _starts(directions, 1, restarts, generator)
-    return KernelEncoder(starts, latent_dim, num_environments, generator)
+    encoder = KernelEncoder(starts, latent_dim, num_environments, generator)
+    if projections is None:
+        return encoder
+    layers = torch.from_numpy(np.stack(projections)).float().repeat_interleave(restarts, 0)
+    return EndToEnd(encoder, layers)
 
 
 def bare_model(method: str, factors: int, latent_dim: int, num_environments: int) -> Model:
     """A model of one replica, to load weights into."""
     directions, nobody = [np.eye(factors)], [np.zeros((0, factors))]
     if method == "kernel":
-        return start_kernels(directions, latent_dim, num_environments)
+        generator = torch.Generator().manual_seed(0)
+        return KernelEncoder(torch.eye(factors)[None], latent_dim, num_environments, generator)
     codes = [np.zeros(0, np.int64)]
     return start_flows(directions, nobody, codes, [latent_dim], num_environments)
 
 
 def keep_replica(model: Model, single: Model, replica: int) -> Model:
-    """Copy one replica into ``single``, a model of one."""
+    """Copy one replica into ``single``, a model of one of the same kind."""
     single.load_state_dict({name: v[[replica]] for name, v in model.state_dict().items()})
     return single
 

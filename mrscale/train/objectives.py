@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from mrscale.nn import features, kernels
-from mrscale.nn.autoencoder import KernelEncoder
+from mrscale.nn.autoencoder import EndToEnd, KernelEncoder
 from mrscale.nn.flow import Flow
-from mrscale.train.loop import HeldOut, Recipe
+from mrscale.train.loop import HeldOut, Judged, Recipe
 from mrscale.train.ranks import Ranks
 
+KernelModel = KernelEncoder | EndToEnd
 Invariance = Literal["target", "pairwise"]
 JUDGED_AT_ONCE = 2048
 """People of one environment whose likelihood is computed together."""
@@ -45,7 +46,7 @@ class LogLikelihood:
         part = -total / ranks.sum(count)
         return ranks.sum(part.detach().clone()), part
 
-    def judge(self, model: Flow, held_out: HeldOut, ranks: Ranks) -> Tensor:
+    def judge(self, model: Flow, held_out: HeldOut, ranks: Ranks) -> Judged:
         """Mean log-likelihood of the people held out."""
         parts = zip(
             held_out.scores.split(JUDGED_AT_ONCE, 2),
@@ -54,7 +55,8 @@ class LogLikelihood:
         )
         total = torch.stack([(model(x) * weight).sum((1, 2)) for x, weight in parts]).sum(0)
         count = held_out.weight.sum((1, 2))
-        return ranks.sum(total) / ranks.sum(count)
+        worth = ranks.sum(total) / ranks.sum(count)
+        return Judged(worth, {"log_likelihood": worth})
 
 
 class KernelParts(NamedTuple):
@@ -69,6 +71,10 @@ class KernelParts(NamedTuple):
     invariance: Tensor
     independence: Tensor
     entropy: Tensor
+
+
+ADDITIVE = ("reconstruction", "environment")
+"""Parts that add up over ranks; every rank computes the others of everybody."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +114,14 @@ class KernelLoss:
     )
 
     def loss(
-        self, model: KernelEncoder, scores: Tensor, step: int, ranks: Ranks
+        self, model: KernelModel, scores: Tensor, step: int, ranks: Ranks
     ) -> tuple[Tensor, Tensor]:
         """The loss on the global batch; see :class:`mrscale.train.loop.Objective`."""
         parts = self.parts(model, scores, step, ranks)
         mine, shared = self._weighted(parts, step / self.steps)
         return ranks.sum(mine.detach().clone()) + shared.detach(), mine + shared
 
-    def judge(self, model: KernelEncoder, held_out: HeldOut, ranks: Ranks) -> Tensor:
+    def judge(self, model: KernelModel, held_out: HeldOut, ranks: Ranks) -> Judged:
         """Minus the loss on the people held out, with the final weights and fixed frequencies.
 
         Every environment is cut to the people of the smallest one, and exact kernels to some.
@@ -124,14 +130,16 @@ class KernelLoss:
         if self.invariance == "pairwise":
             fewest = min(fewest, JUDGED_AT_ONCE // held_out.scores.shape[1])
         parts = self.parts(model, held_out.scores[:, :, :fewest], self.steps, ranks)
-        mine, shared = self._weighted(parts, 1.0)
-        return -(ranks.sum(mine) + shared)
+        added = {name: ranks.sum(getattr(parts, name)) for name in ADDITIVE}
+        whole = parts._replace(**added)
+        mine, shared = self._weighted(whole, 1.0)
+        return Judged(-(mine + shared), whole._asdict())
 
-    def parts(self, model: KernelEncoder, scores: Tensor, step: int, ranks: Ranks) -> KernelParts:
+    def parts(self, model: KernelModel, scores: Tensor, step: int, ranks: Ranks) -> KernelParts:
         """Parts of the loss; ``step`` chooses the frequencies."""
         g, h = model.encode(scores)
         everybody = ranks.sum(g.new_tensor(float(g.shape[1] * g.shape[2])))
-        squares = (model.decode(g, h) - scores).square().mean(-1)
+        squares = (model.decode(g, h) - model.target(scores)).square().mean(-1)
         reconstruction = squares.sum((1, 2)) / everybody
         environment = model.environment_loss(h).sum((1, 2)) / everybody
         if self.invariance == "pairwise":

@@ -56,23 +56,58 @@ class Ranks:
         return self.rank == 0
 
 
+def leads_here() -> bool:
+    """Whether this process leads, as torchrun's environment says, before it has joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def best_device(asked: str = "auto") -> torch.device:
+    """The device of this process: as asked, or a GPU of its own if there is one, or the CPU.
+
+    Raises
+    ------
+    EngineError
+        If several ranks would have to share a GPU.
+    """
+    if asked != "auto":
+        return torch.device(asked)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if mine >= there:
+        raise EngineError(
+            f"every training rank of a machine needs a GPU of its own; found {there} GPUs and a "
+            f'rank number {mine + 1}; lower ranks, or set device = "cpu"'
+        )
+    device = torch.device("cuda", mine)
+    torch.cuda.set_device(device)
+    return device
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """Join the process group that the environment describes (``RANK`` and ``WORLD_SIZE`` as
     torchrun sets them); alone without one."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks()
+        return
+    # once for the life of the process: a second group would meet the first one's addresses
+    # in the store that torchrun keeps, and wait for ever
+    if not distributed.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, timeout=TIMEOUT)
+    yield Ranks(distributed.get_rank(), world)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold torch to one thread of the CPU: the tensors of a step are small, so that a second one
+    brings little, and where something else runs it makes every step wait for that."""
     threads = torch.get_num_threads()
-    # the tensors of a step are small: a second thread costs more than it brings
     torch.set_num_threads(1)
     try:
-        if world == 1:
-            yield Ranks()
-            return
-        # once for the life of the process: a second group would meet the first one's addresses
-        # in the store that torchrun keeps, and wait for ever
-        if not distributed.is_initialized():
-            distributed.init_process_group("gloo", timeout=TIMEOUT)
-        yield Ranks(distributed.get_rank(), world)
+        yield
     finally:
         torch.set_num_threads(threads)
 

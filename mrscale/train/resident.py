@@ -35,6 +35,40 @@ class ResidentBlock:
     plan: Plan
 
 
+def divide(
+    rows: Rows,
+    environment: NDArray[np.integer],
+    aside: NDArray[np.bool_],
+    num_environments: int,
+    *,
+    chunk_rows: int,
+    batch_size: int,
+    seed: int,
+    most_judges: int,
+) -> tuple[tuple[Rows, ...], Plan]:
+    """Divide people into those who judge, per environment, and a plan over those who train.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n,), int64
+        Numbers of their rows, increasing.
+    environment : ndarray of int, shape (n,)
+    aside : ndarray, shape (n,), bool
+        Who judges; see :func:`mrscale.sampling.plan.held_out`.
+    num_environments, chunk_rows, batch_size, seed : int
+        As for :class:`mrscale.sampling.plan.Plan`.
+    most_judges : int
+        More of those who were put aside are not used.
+    """
+
+    def chosen(inside: NDArray[np.bool_]) -> tuple[Rows, ...]:
+        return tuple(rows[inside & (environment == code)] for code in range(num_environments))
+
+    most = -(-most_judges // num_environments)
+    judges = tuple(part[:most] for part in chosen(aside))
+    return judges, Plan(chosen(~aside), chunk_rows, batch_size, seed)
+
+
 def resident_block(
     scores: NDArray[np.float32],
     environment: NDArray[np.integer],
@@ -44,35 +78,28 @@ def resident_block(
     batch_size: int,
     seed: int,
 ) -> ResidentBlock:
-    """Divide a block's people into those who train and those who judge.
-
-    Parameters
-    ----------
-    scores : ndarray, shape (n, P), float32
-    environment : ndarray of int, shape (n,)
-    aside : ndarray, shape (n,), bool
-        Who judges; see :func:`mrscale.sampling.plan.held_out`.
-    num_environments, batch_size, seed : int
-    """
-
-    def rows(chosen: NDArray[np.bool_]) -> tuple[Rows, ...]:
-        return tuple(
-            np.flatnonzero(chosen & (environment == code)) for code in range(num_environments)
-        )
-
-    most = -(-MOST_JUDGES // num_environments)
-    judges = tuple(part[:most] for part in rows(aside))
-    plan = Plan(rows(~aside), len(scores), batch_size, seed)
+    """A block whose people are shuffled all together; parameters as for :func:`divide`."""
+    judges, plan = divide(
+        np.arange(len(scores)),
+        environment,
+        aside,
+        num_environments,
+        chunk_rows=len(scores),
+        batch_size=batch_size,
+        seed=seed,
+        most_judges=MOST_JUDGES,
+    )
     return ResidentBlock(torch.from_numpy(scores), judges, plan)
 
 
 def batches(
     blocks: Sequence[ResidentBlock],
     variants: int,
-    start: int,
-    stop: int,
     ranks: Ranks,
     device: torch.device | str = "cpu",
+    *,
+    start: int,
+    stop: int,
 ) -> Iterator[Tensor]:
     """This rank's share (R, E, b, P) of batches ``start`` to ``stop``, gathered on the device; the
     V encoders of a block see the same people."""
@@ -82,13 +109,14 @@ def batches(
         last = min(first + WINDOW_STEPS, stop)
         rows = np.stack(
             [
-                offset + block.plan.window(first, last, rank=ranks.rank, world=ranks.world)
+                offset
+                + np.stack(block.plan.window(first, last, rank=ranks.rank, world=ranks.world))
                 for offset, block in zip(offsets, blocks, strict=True)
             ],
-            axis=2,
+            axis=1,
         )
-        for batch in torch.from_numpy(rows).to(device).transpose(0, 1):
-            yield scores[batch.transpose(0, 1)].repeat_interleave(variants, 0)
+        for batch in torch.from_numpy(rows).to(device).permute(2, 1, 0, 3):
+            yield scores[batch].repeat_interleave(variants, 0)
 
 
 def held_out(

@@ -19,7 +19,7 @@ from mrscale.results import Verdict
 from mrscale.stats.invariance import Invariance, invariance_test
 from mrscale.stats.misfit import LIKELIHOOD_LIMIT, R2_LIMIT
 from mrscale.train.encoder import Encoder
-from mrscale.train.learn import TrainingBlock
+from mrscale.train.inputs import TrainingBlock
 from mrscale.workflow.checks import SMALL_ENVIRONMENT, LatentCheck, check_latents
 from mrscale.workflow.cohorts import ArrayCohort, Cohort
 from mrscale.workflow.latents import Latents

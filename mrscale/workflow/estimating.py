@@ -25,6 +25,7 @@ from mrscale.workflow.pair import estimate_pair
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import (
     require_more_people_than_instruments,
+    settings_of,
     training_digest,
 )
 
@@ -139,7 +140,7 @@ def _study_result(
             "seed": study.seed,
             "store": store.digest,
             "extraction": manifest["provenance"]["settings"],
-            "encoder": study.encoder.model_dump(mode="json", exclude={"ranks"}),
+            "encoder": settings_of(study),
             "estimate": identity,
             "software": software_versions(),
         },
@@ -151,5 +152,9 @@ def _encoder_story(trained: list[Encoder]) -> dict[str, Any]:
     return {
         "latent_dim": trained[0].latent_dim,
         "factors": trained[0].front.num_factors,
-        "folds": [{k: e.story[k] for k in kept if k in e.story} for e in trained],
+        "folds": [
+            {k: e.story[k] for k in kept if k in e.story}
+            | {"eigenvalues": e.front.eigenvalues.tolist()}
+            for e in trained
+        ],
     }

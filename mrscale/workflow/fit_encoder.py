@@ -17,7 +17,7 @@ from mrscale.progress import bar
 from mrscale.provenance import software_versions
 from mrscale.store.reader import GenotypeStore
 from mrscale.train.encoder import Encoder
-from mrscale.train.learn import TrainingBlock
+from mrscale.train.inputs import TrainingBlock
 from mrscale.workflow.cohorts import Cohort, fill_of
 from mrscale.workflow.encoder_checks import EncoderChecks, check_encoder, diagnostics
 from mrscale.workflow.learned_data import instruments_of

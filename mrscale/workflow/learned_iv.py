@@ -19,7 +19,8 @@ from mrscale.results.learned import LearnedIVResult
 from mrscale.sampling.plan import blocks as row_blocks
 from mrscale.stream.reduce import map_blocks
 from mrscale.train.encoder import Encoder
-from mrscale.train.learn import Effort, Trained, TrainingBlock, learn
+from mrscale.train.inputs import TrainingBlock
+from mrscale.train.learn import Effort, Trained, learn
 from mrscale.workflow.checks import check_latents
 from mrscale.workflow.cohorts import Cohort, fill_of
 from mrscale.workflow.designs import Clusters, PairData

@@ -38,7 +38,7 @@ class LearnOptions:
             require_whole(name, getattr(self, name), least, auto=True)
         require_whole("restarts", self.restarts, 1)
         require_whole("seed", self.seed, 0)
-        _require_device(self.device)
+        require_device(self.device)
 
     @property
     def effort(self) -> Effort:
@@ -66,7 +66,8 @@ def require_whole(
         )
 
 
-def _require_device(device: str) -> None:
+def require_device(device: str) -> None:
+    """Refuse a device that torch does not have here."""
     if device == "auto":
         return
     try:

@@ -17,8 +17,11 @@ from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
 from mrscale.sampling.plan import held_out
 from mrscale.stats.moments import Floats
+from mrscale.train.dosages import DosageSource
 from mrscale.train.encoder import Encoder, Prepared, finish
-from mrscale.train.learn import Effort, TrainingBlock, learn
+from mrscale.train.inputs import TrainingBlock
+from mrscale.train.learn import Effort, learn
+from mrscale.train.metrics import Metrics
 from mrscale.train.ranks import Ranks
 from mrscale.workflow.cohorts import Cohort
 from mrscale.workflow.preparing import nobody_to_train_on, typical_invariant
@@ -142,6 +145,8 @@ def learn_encoders(
     resume: Path | None = None,
     identity: str = "",
     device: str = "auto",
+    dosages: DosageSource | None = None,
+    metrics: Metrics | None = None,
     progress: Advance = silent,
 ) -> list[Encoder]:
     """One encoder per fold.
@@ -154,7 +159,7 @@ def learn_encoders(
     effort : Effort
     story : dict
         Kept with every encoder, beside its fold.
-    seed, ranks, resume, identity, device, progress
+    seed, ranks, resume, identity, device, dosages, metrics, progress
         As for :func:`mrscale.train.learn.learn`.
     """
     stories = [
@@ -177,6 +182,8 @@ def learn_encoders(
         ranks=ranks,
         resume=resume,
         identity=identity,
+        dosages=dosages,
+        metrics=metrics,
         progress=progress,
     )
     return [

@@ -74,6 +74,10 @@ class RunFolder:
         """State of encoders in training."""
         return self.path / "encoders" / f"{what}.checkpoint.safetensors"
 
+    def metrics(self, what: str) -> Path:
+        """What was measured while encoders trained."""
+        return self.path / "encoders" / f"{what}.metrics.jsonl"
+
     @property
     def latent_dim(self) -> Path:
         """The latent dimension of all encoders, and what it was chosen by."""

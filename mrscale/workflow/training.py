@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mrscale.config import Study
+from mrscale.config import Method, Study
 from mrscale.errors import InputError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest, write_json
@@ -17,7 +19,10 @@ from mrscale.stream.products import mean_dosage
 from mrscale.train import checkpoint
 from mrscale.train.encoder import Prepared
 from mrscale.train.learn import Effort
-from mrscale.train.ranks import Ranks, joined, launch
+from mrscale.train.metrics import Metrics
+from mrscale.train.ranks import Ranks, joined, launch, leads_here
+from mrscale.workflow.inputs import Place, dosages_to_train_on, place_of_batches
+from mrscale.workflow.learned_options import require_device
 from mrscale.workflow.learning import (
     LatentDim,
     choose_latent_dim,
@@ -28,6 +33,9 @@ from mrscale.workflow.learning import (
 )
 from mrscale.workflow.preparing import prepare
 from mrscale.workflow.runfolder import RunFolder
+
+_HOW = ("ranks", "input", "prefetch_mib", "device", "tensorboard")
+"""Settings of how encoders are trained that do not change what is learned."""
 
 
 def train(study: Study, *, quiet: bool = False) -> RunFolder:
@@ -46,25 +54,43 @@ def train(study: Study, *, quiet: bool = False) -> RunFolder:
         number of folds.
     """
     clock = Clock()
+    require_device(study.encoder.device)
     store = open_store(study.store_path)
     require_more_people_than_instruments(store)
     _require_folds(study, store)
-    folder = RunFolder.claim(study)
-    folder.bind(store.genotype_digest)
-    identity = training_digest(study, store)
+    folder, identity = RunFolder(Path(study.run)), training_digest(study, store)
+    if leads_here():
+        folder = RunFolder.claim(study)
+        folder.bind(store.genotype_digest)
     if folder.done("train") == identity:
         return folder
-    folder.reopen("train")
-    _prepare(study, store, folder, identity, quiet)
+    if leads_here():
+        folder.reopen("train")
+        _prepare(study, store, folder, identity, quiet)
+    else:
+        _wait_until_prepared(study, folder, identity)
     launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
-    folder.finish("train", identity, clock)
+    if leads_here():
+        folder.finish("train", identity, clock)
     return folder
 
 
+def trained_on(study: Study) -> dict[Method, Place]:
+    """Where the batches of each method come from on this machine."""
+    store = open_store(study.store_path)
+    return {method: place_of_batches(study, store, method) for method in study.encoder.methods}
+
+
 def training_digest(study: Study, store: GenotypeStore) -> str:
-    """Digest of everything that trained encoders depend on (not of the number of ranks)."""
-    settings = study.encoder.model_dump(mode="json", exclude={"ranks"})
-    return digest([store.genotype_digest, study.genotypes.missing, study.seed, settings])
+    """Digest of everything that trained encoders depend on."""
+    return digest([store.genotype_digest, study.genotypes.missing, study.seed, settings_of(study)])
+
+
+def settings_of(study: Study) -> dict[str, Any]:
+    """What is set of encoders that changes what they learn: not the number of ranks, nor where they
+    run; but people are shuffled in another way where dosages are streamed."""
+    settings = study.encoder.model_dump(mode="json", exclude=set(_HOW))
+    return settings | {"streamed": study.encoder.input == "streamed"}
 
 
 def require_more_people_than_instruments(store: GenotypeStore) -> None:
@@ -91,7 +117,7 @@ def _prepare(
 ) -> None:
     """Write what the encoders of every fold start from, unless it is there."""
     files = [folder.prepared(fold) for fold in range(study.folds)]
-    if all(_identity_of(file) == identity for file in files):
+    if _all_of(files, identity):
         return
     with engine(study.scheduler) as client, bar("Preparing", 2, quiet=quiet) as progress:
         starts = prepare(
@@ -111,16 +137,35 @@ def _prepare(
         start.save(file, {"identity": identity})
 
 
+def _wait_until_prepared(study: Study, folder: RunFolder, identity: str) -> None:
+    """Wait, under torchrun, for the leading rank; torchrun ends this one if that one fails."""
+    files = [folder.prepared(fold) for fold in range(study.folds)]
+    while not _all_of(files, identity):
+        time.sleep(0.5)
+
+
 def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
     """Train what is not there yet; runs in every rank, and the leading one writes."""
     folder, store = RunFolder(Path(study.run)), open_store(study.store_path)
     settings = study.encoder
     starts = [Prepared.load(folder.prepared(fold)) for fold in range(study.folds)]
     blocks = training_blocks(store, starts, study.seed)
-    effort = Effort(settings.restarts, settings.steps, settings.batch_size)
-    with joined() as ranks:
-        shared: dict[str, Any] = {"seed": study.seed, "ranks": ranks, "identity": identity}
+    effort = Effort(
+        settings.restarts, settings.steps, settings.batch_size, first_layer=settings.first_layer
+    )
+    with joined() as ranks, dosages_to_train_on(study, store) as dosages:
+        shared: dict[str, Any] = {
+            "seed": study.seed,
+            "ranks": ranks,
+            "identity": identity,
+            "device": settings.device,
+        }
         shown = partial(bar, total=1, quiet=quiet or not ranks.leads)
+
+        def metrics(what: str) -> Metrics | None:
+            board = settings.tensorboard
+            return Metrics(folder.metrics(what), tensorboard=board) if ranks.leads else None
+
         chosen = _known_latent_dim(folder, identity)
         if chosen is None:
             resume = folder.checkpoint("path")
@@ -130,6 +175,8 @@ def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
                     settings.methods,
                     blocks,
                     effort,
+                    dosages=dosages("flow"),
+                    metrics=metrics("path"),
                     resume=resume,
                     progress=progress,
                     **shared,
@@ -138,7 +185,7 @@ def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
         story = {"identity": identity, "latent_dim_path": chosen.path}
         for method in settings.methods:
             files = [folder.encoder(method, fold) for fold in range(study.folds)]
-            if all(_identity_of(file) == identity for file in files):
+            if _all_of(files, identity):
                 continue
             resume = folder.checkpoint(method)
             with shown(f"Training {method} encoders") as progress:
@@ -148,6 +195,8 @@ def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
                     chosen.value,
                     effort,
                     story,
+                    dosages=dosages(method),
+                    metrics=metrics(method),
                     resume=resume,
                     progress=progress,
                     **shared,
@@ -181,6 +230,10 @@ def _known_latent_dim(folder: RunFolder, identity: str) -> LatentDim | None:
     if content["identity"] != identity:
         return None
     return LatentDim(content["latent_dim"], content["path"])
+
+
+def _all_of(files: Sequence[Path], identity: str) -> bool:
+    return all(_identity_of(file) == identity for file in files)
 
 
 def _identity_of(file: Path) -> str | None:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from mrscale.nn.autoencoder import KernelEncoder
 from mrscale.train import checkpoint
-from mrscale.train.loop import HeldOut
-from mrscale.train.objectives import KernelLoss
+from mrscale.train.loop import HeldOut, Judged
+from mrscale.train.objectives import KernelLoss, KernelParts
 from mrscale.train.ranks import Ranks, joined, launch
 
-WORLDS = (1, 2, 3)
+WORLDS = (1, 2, 3, 4)
 REPLICAS, ENVIRONMENTS, FACTORS = 2, 3, 4
 SIZES = (12, 7, 2, 1)
 """People of each environment in a step: some do not divide, some leave a rank with nobody."""
@@ -54,19 +54,31 @@ def record(folder: str) -> None:
                 mine = draw(size)[:, :, ranks.rank :: ranks.world]
                 model = new_encoder(latent_dim)
                 value, part = objective.loss(model, mine, STEPS // 2, ranks)
-                part.sum().backward()
-                own = [
-                    torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()
-                ]
-                tensors[f"value-{name}"] = value
-                tensors[f"slope-{name}"] = ranks.sum(torch.cat([g.flatten() for g in own]))
-                tensors[f"worth-{name}"] = judged(objective, model, mine, ranks)
+                tensors[f"value-loss-{name}"] = value
+                tensors[f"slope-loss-{name}"] = slope(part, model, ranks)
+                judged = judge(objective, model, mine, ranks)
+                tensors[f"worth-{name}"] = judged.worth
+                for term in KernelParts._fields:
+                    parts = objective.parts(model, mine, STEPS // 2, ranks)
+                    own = getattr(parts, term)
+                    tensors[f"slope-{term}-{name}"] = slope(own, model, ranks)
+                    tensors[f"held-out-{term}-{name}"] = judged.parts[term]
         if ranks.leads:
             checkpoint.save(Path(folder) / f"{ranks.world}.safetensors", tensors, {})
 
 
+def slope(part: Tensor, model: KernelEncoder, ranks: Ranks) -> Tensor:
+    """Gradient of a term, summed over ranks; zero where it does not depend on a parameter."""
+    parameters = list(model.parameters())
+    own = [torch.zeros_like(p) for p in parameters]
+    if part.requires_grad:
+        found = torch.autograd.grad(part.sum(), parameters, allow_unused=True)
+        own = [g if g is not None else zero for g, zero in zip(found, own, strict=True)]
+    return ranks.sum(torch.cat([g.flatten() for g in own]))
+
+
 @torch.no_grad()
-def judged(objective: KernelLoss, model: KernelEncoder, mine: Tensor, ranks: Ranks) -> Tensor:
+def judge(objective: KernelLoss, model: KernelEncoder, mine: Tensor, ranks: Ranks) -> Judged:
     return objective.judge(model, HeldOut(mine, torch.ones(mine.shape[:3])), ranks)
 
 

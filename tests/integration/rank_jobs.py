@@ -25,7 +25,7 @@ from mrscale.train.objectives import LogLikelihood
 from mrscale.train.ranks import Ranks, joined, launch
 from mrscale.train.resident import held_out, resident_block
 
-WORLDS = (1, 2, 3)
+WORLDS = (1, 2, 3, 4)
 LATENT_DIMS = (0, 1, 3)
 # people of each environment per step: some do not divide by two or three ranks, some leave a rank
 # with nobody
@@ -79,7 +79,7 @@ def record_objective(ranks: Ranks) -> dict[str, Tensor]:
         found |= {f"loss-{size}": value, f"gradient-{size}": ranks.sum(gradients(flow))}
     for counts in JUDGES:
         with torch.no_grad():
-            worth = objective.judge(new_flow(), share_of_judges(counts, ranks), ranks)
+            worth = objective.judge(new_flow(), share_of_judges(counts, ranks), ranks).worth
         found[f"worth-{counts}"] = worth
     return found
 

@@ -24,14 +24,14 @@ def run_jobs(*arguments):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The same training by one, two and three ranks, in double precision."""
+    """The same training by one to four ranks, in double precision."""
     folder = tmp_path_factory.mktemp("ranks")
     finished = run_jobs("agree", folder)
     assert finished.returncode == 0, finished.stderr
-    return {world: checkpoint.load(folder / f"{world}.safetensors") for world in (1, 2, 3)}
+    return {world: checkpoint.load(folder / f"{world}.safetensors") for world in (1, 2, 3, 4)}
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, 3, 4])
 def test_every_step_has_the_losses_and_gradients_of_one_rank(trained, world):
     one, several = trained[1][0], trained[world][0]
     assert one["losses"].dtype == torch.float64
@@ -41,7 +41,7 @@ def test_every_step_has_the_losses_and_gradients_of_one_rank(trained, world):
     torch.testing.assert_close(several["gradients"], one["gradients"], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, 3, 4])
 def test_the_objective_is_that_of_one_rank_however_people_are_shared(trained, world):
     one, several = trained[1][0], trained[world][0]
     sizes = {name.partition("-")[2] for name in one if name.startswith("gradient-")}
@@ -59,7 +59,7 @@ def test_the_objective_is_that_of_one_rank_however_people_are_shared(trained, wo
         torch.testing.assert_close(several[name], one[name], rtol=1e-10, atol=1e-10, msg=name)
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, 3, 4])
 def test_training_ends_at_the_flow_of_one_rank(trained, world):
     (one, told), (several, also) = (
         (dict(state), story) for state, story in (trained[1], trained[world])

@@ -31,7 +31,8 @@ from mrscale.simulate.designs import redraw_traits
 from mrscale.stats.moments import Floats, Moments
 from mrscale.stats.subspace import count_invariant, fit_front_end, stationary_subspace
 from mrscale.train.encoder import Prepared
-from mrscale.train.learn import Effort, TrainingBlock, learn
+from mrscale.train.inputs import TrainingBlock
+from mrscale.train.learn import Effort, learn
 from mrscale.workflow.checks import check_latents
 from mrscale.workflow.cohorts import ArrayCohort, fill_of
 from mrscale.workflow.designs import PairData
@@ -56,12 +57,12 @@ def components(x: Floats, _exposure: np.ndarray, rows: np.ndarray, p: int, _seed
 
 
 def guided(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: int, seed: int) -> Floats:
-    """The same, beside a ridge regression of the exposure on the instruments."""
+    """Those by the rule, beside a ridge regression of the exposure on the instruments."""
     standard = (x - x[rows].mean(0)) / x[rows].std(0)
     gram = standard[rows].T @ standard[rows] + 0.1 * len(rows) * np.eye(x.shape[1])
     target = standard[rows].T @ (exposure[rows] - exposure[rows].mean())
     score = standard @ np.linalg.solve(gram, target)
-    return np.c_[components(x, exposure, rows, p, seed), score]
+    return np.c_[by_rule(x, exposure, rows, p, seed), score]
 
 
 def binomial(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: int, seed: int) -> Floats:

@@ -15,7 +15,8 @@ import numpy as np
 from grid import Case, Grid
 
 from mrscale.train.encoder import Prepared, finish
-from mrscale.train.learn import Effort, TrainingBlock, learn
+from mrscale.train.inputs import TrainingBlock
+from mrscale.train.learn import Effort, learn
 from mrscale.workflow.cohorts import fill_of
 from mrscale.workflow.learning import PATH_STEPS, largest_as_good, training_blocks
 from mrscale.workflow.preparing import prepare

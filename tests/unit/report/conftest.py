@@ -143,6 +143,7 @@ def study(green_pair: PairResult, red_pair: PairResult) -> StudyResult:
                         "best_step": 880,
                         "held_out": -5.31 - i / 100,
                         "history": _history(i / 100),
+                        "eigenvalues": [4.0 - i / 100, 2.5, 2.0, 1.5, 0.6, 0.5, 0.4],
                     }
                     for i in range(4)
                 ],

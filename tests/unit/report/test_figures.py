@@ -64,6 +64,14 @@ def test_environments_and_training(study: StudyResult) -> None:
     ]
 
 
+def test_the_scree_plot_marks_what_the_encoder_sees(study: StudyResult) -> None:
+    ax = figures.scree(study.encoders["flow"]["folds"], factors=4)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [f"fold {i}" for i in range(4)]
+    curve, seen = ax.lines[:2]
+    assert curve.get_ydata()[:5].tolist() == [4.0, 2.5, 2.0, 1.5, 0.6]
+    assert seen.get_ydata().tolist() == [4.0, 2.5, 2.0, 1.5]
+
+
 def test_draws_into_axes_given_and_leaves_settings_alone(green_pair: PairResult) -> None:
     before = {key: mpl.rcParams[key] for key in figures.STYLE}
     ax = Figure().add_subplot()

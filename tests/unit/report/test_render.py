@@ -63,7 +63,7 @@ def test_ids_are_unique(html: str) -> None:
 def test_figures_and_tables_are_accessible(html: str) -> None:
     page = Page(html)
     images = [attrs for _, attrs in page.elements if attrs.get("role") == "img"]
-    assert len(images) == len(page.named("svg")) == 5
+    assert len(images) == len(page.named("svg")) == 6
     assert all(attrs["aria-label"] for attrs in images)
     assert len(page.named("caption")) == len(page.named("table"))
     assert all(attrs.get("scope") in {"row", "col"} for attrs in page.named("th"))
@@ -148,3 +148,10 @@ def test_a_bare_result_renders(study: StudyResult) -> None:
     html = render(StudyResult("bare", (bare,), {"a": 100, "b": 100}, 200, 3, float("nan")))
     assert "an unknown share" in html
     assert "Provenance" not in html
+
+
+def test_the_scree_plot_is_drawn_once_for_all_methods(study: StudyResult, html: str) -> None:
+    assert html.count("Eigenvalues of the correlation matrix of instruments in each fold") == 1
+    assert "scree-" in html
+    assert "eigenvalues</th>" not in html
+    assert "scree-" not in render(replace(study, encoders={}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 import weakref
 
@@ -13,7 +14,7 @@ from mrscale.errors import StoreError
 from mrscale.sampling.plan import Plan, split_by_environment
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.engine import engine
-from mrscale.stream.loader import batches
+from mrscale.stream.loader import READY_BATCHES, Loader, ahead
 
 STEPS = 40
 
@@ -37,8 +38,9 @@ def plan(store):
     return Plan(parts, store.layout.chunk_rows, batch_size=40, seed=3)
 
 
-def stream(client, store, plan, start=0, stop=STEPS, **options):
-    return list(batches(client, store, plan, start=start, stop=stop, **options))
+def stream(client, store, plan, start=0, stop=STEPS, rank=0, world=1, **options):
+    loader = Loader(client, store, **options)
+    return list(loader.batches([plan], start=start, stop=stop, rank=rank, world=world))
 
 
 def assert_same(found, expected):
@@ -77,19 +79,28 @@ def test_any_bound_on_prefetching_gives_the_same_batches(
     assert_same(stream(client, store, plan, prefetch_bytes=prefetch_bytes), expected)
 
 
+def test_several_plans_are_followed_side_by_side(client, store, plan, expected):
+    other = Plan(plan.rows, plan.chunk_rows, batch_size=9, seed=8)
+    found = list(Loader(client, store).batches([plan, other], start=3, stop=20))
+    apart = zip(expected[3:20], stream(client, store, other, start=3, stop=20), strict=True)
+    assert_same(found, [tuple(map(np.concatenate, zip(*pair, strict=True))) for pair in apart])
+
+
 @pytest.mark.parametrize("world", [2, 3, 20])
 def test_ranks_together_hold_the_global_batch(client, store, plan, expected, world):
     ranks = [stream(client, store, plan, stop=6, rank=r, world=world) for r in range(world)]
-    size = plan.per_environment
     for step in range(6):
-        whole = expected[step][0].reshape(len(plan.rows), size, -1)
-        for rank in range(world):
-            dosage, environment = ranks[rank][step]
-            np.testing.assert_array_equal(
-                dosage, whole[:, rank::world].reshape(-1, store.num_variants)
-            )
-            share = len(range(rank, size, world))
-            np.testing.assert_array_equal(environment, np.repeat(np.arange(3), share))
+        dosage, environment = (
+            np.concatenate(part) for part in zip(*(r[step] for r in ranks), strict=True)
+        )
+        order = np.argsort(environment, kind="stable")
+        assert_same([(dosage[order], environment[order])], [expected[step]])
+
+
+def test_rows_come_in_the_order_asked_for(client, store):
+    rows = np.random.default_rng(0).integers(0, store.num_samples, 500)
+    found = Loader(client, store, prefetch_bytes=1).rows(rows)
+    np.testing.assert_array_equal(found, store.dosage(slice(None))[rows])
 
 
 ALIVE: weakref.WeakSet = weakref.WeakSet()
@@ -134,7 +145,8 @@ def test_no_more_chunks_are_held_than_allowed_beside_those_of_one_batch(
     assert most + of_a_batch < store.layout.num_chunks
     limit = most * store.layout.chunk_rows * store.num_variants
     held = 0
-    for _ in batches(client, watched, plan, start=0, stop=stop, prefetch_bytes=limit):
+    loader = Loader(client, watched, limit)
+    for _ in loader.batches([plan], start=0, stop=stop):
         deadline = time.monotonic() + 5
         while len(ALIVE) > most + of_a_batch and time.monotonic() < deadline:
             time.sleep(0.01)  # Dask forgets what was released a moment later
@@ -143,9 +155,22 @@ def test_no_more_chunks_are_held_than_allowed_beside_those_of_one_batch(
 
 
 def test_with_room_for_all_every_chunk_is_read_once(client, watched, store, plan):
-    for _ in batches(client, watched, plan, start=0, stop=STEPS):
+    loader = Loader(client, watched)
+    for _ in loader.batches([plan], start=0, stop=STEPS):
         pass
-    assert len(READS) == len(set(READS)) == store.layout.num_chunks
+    assert len(READS) == len(set(READS)) == store.layout.num_chunks == loader.chunks_read
+
+
+def test_ranks_read_few_chunks_twice(client, store):
+    everybody = Plan((range(store.num_samples),), store.layout.chunk_rows, batch_size=64, seed=1)
+    read = 0
+    for rank in range(2):
+        loader = Loader(client, store, prefetch_bytes=1)
+        for _ in loader.batches([everybody], start=0, stop=4, rank=rank, world=2):
+            pass
+        read += loader.chunks_read
+    window = np.unique(np.concatenate(everybody.window(0, 4)[0]) // everybody.chunk_rows)
+    assert len(window) <= read <= len(window) + 4
 
 
 def test_a_damaged_chunk_stops_the_stream_with_its_name(client, small_store, plan, tmp_path):
@@ -157,3 +182,42 @@ def test_a_damaged_chunk_stops_the_stream_with_its_name(client, small_store, pla
         shard.write_bytes(bytes(content))
     with pytest.raises(StoreError, match=r"damaged at call_dosage, chunk \d+"):
         stream(client, open_store(path), plan)
+
+
+def test_a_trainer_that_stops_leaves_no_thread_behind(client, store, plan):
+    before = threading.active_count()
+    found = Loader(client, store).batches([plan], start=0, stop=STEPS)
+    next(found)
+    assert threading.active_count() == before + 1
+    found.close()
+    assert threading.active_count() == before
+
+
+def test_batches_are_made_only_so_far_ahead():
+    made = []
+
+    def numbers():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    found = ahead(numbers, READY_BATCHES)
+    assert next(found) == 0
+    deadline = time.monotonic() + 5
+    while len(made) < READY_BATCHES + 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    # those that wait, the one that was taken, and one that waits to be put there
+    assert len(made) == READY_BATCHES + 2
+    assert list(found) == list(range(1, 100))
+
+
+def test_an_error_ahead_is_raised_where_its_batch_would_come():
+    def failing():
+        yield 1
+        raise StoreError("damaged")
+
+    found = ahead(failing, 3)
+    assert next(found) == 1
+    with pytest.raises(StoreError, match="damaged"):
+        next(found)

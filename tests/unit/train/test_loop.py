@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from mrscale.errors import EngineError
 from mrscale.train import checkpoint, resident
 from mrscale.train.loop import JUDGE_EVERY, HeldOut, fit
+from mrscale.train.metrics import Metrics
 from mrscale.train.models import bare_model, keep_replica, start_flows
 from mrscale.train.objectives import LogLikelihood
 from mrscale.train.ranks import Ranks
@@ -80,7 +82,7 @@ def same(one, two, replica=slice(None)):
 
 @torch.no_grad()
 def judged(flow, held_out=HELD_OUT):
-    return LogLikelihood().judge(flow, held_out, Ranks()).tolist()
+    return LogLikelihood().judge(flow, held_out, Ranks()).worth.tolist()
 
 
 def test_held_out_likelihood_improves(undisturbed):
@@ -276,10 +278,30 @@ def test_odd_people_and_no_remainder_train_without_a_number_lost(kind):
     flow = start_flows([np.eye(3)], [scores.astype(float)], [environment], latent_dims, 3)
     done = train(
         flow,
-        lambda start: resident.batches([block], 4, start, 80, Ranks()),
+        lambda start: resident.batches([block], 4, Ranks(), start=start, stop=80),
         resident.held_out([block], 4, Ranks()),
         steps=80,
     )
     assert all(torch.isfinite(value).all() for value in flow.state_dict().values())
     assert np.isfinite(done.best_held_out).all()
     assert np.isfinite([loss for _, loss, _ in done.history]).all()
+
+
+def test_every_look_is_measured_once_though_training_was_stopped(tmp_path):
+    path = tmp_path / "flow.metrics.jsonl"
+    told = {"resume": tmp_path / "flow.safetensors", "metrics": Metrics(path)}
+    with pytest.raises(StoppedError):
+        train(new_flow(), stopping_at(JUDGE_EVERY + 7), **told)
+    done = train(new_flow(), chunks_read=lambda: 5, **told)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [r["step"] for r in records] == [JUDGE_EVERY, 2 * JUDGE_EVERY, STEPS]
+    assert [[r["step"], r["loss"], r["held_out"]] for r in records] == done.history
+    assert [r["chunks_read"] for r in records] == [0, 5, 5]
+    assert all(0 <= r["input_wait_share"] <= 1 and r["seconds"] > 0 for r in records)
+    assert all(r["parts"]["log_likelihood"] == r["held_out"] for r in records)
+
+
+def test_a_gpu_that_is_too_small_names_what_to_lower():
+    too_much = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(EngineError, match=r"lower \[encoder\] batch_size or restarts"):
+        train(new_flow(), lambda start: raised(too_much))

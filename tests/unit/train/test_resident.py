@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from mrscale.sampling.plan import Plan
 from mrscale.train import resident
 from mrscale.train.ranks import Ranks
 from mrscale.train.resident import WINDOW_STEPS, batches, held_out, resident_block
@@ -33,7 +32,7 @@ BLOCKS = [block(seed)[0] for seed in (1, 2)]
 def test_batches_hold_the_people_of_the_plan(world):
     start, stop = WINDOW_STEPS - 3, 2 * WINDOW_STEPS + 2
     for rank in range(world):
-        found = list(batches(BLOCKS, 2, start, stop, Ranks(rank, world)))
+        found = list(batches(BLOCKS, 2, Ranks(rank, world), start=start, stop=stop))
         assert len(found) == stop - start
         for step, batch in zip(range(start, stop), found, strict=True):
             assert batch.shape[:2] == (4, E)
@@ -44,11 +43,11 @@ def test_batches_hold_the_people_of_the_plan(world):
 
 
 def test_batches_do_not_depend_on_where_one_starts():
-    whole = list(batches(BLOCKS, 1, 0, 80, Ranks()))
+    whole = list(batches(BLOCKS, 1, Ranks(), start=0, stop=80))
     for start in (0, 1, 31, 32, 40, 79):
-        rest = list(batches(BLOCKS, 1, start, 80, Ranks()))
+        rest = list(batches(BLOCKS, 1, Ranks(), start=start, stop=80))
         assert all(torch.equal(a, b) for a, b in zip(rest, whole[start:], strict=True))
-    assert list(batches(BLOCKS, 1, 80, 80, Ranks())) == []
+    assert list(batches(BLOCKS, 1, Ranks(), start=80, stop=80)) == []
 
 
 def test_nobody_trains_and_judges():
@@ -94,16 +93,3 @@ def test_a_rank_without_judges_has_weights_of_nothing():
     mine = held_out([lonely], 1, Ranks())
     assert mine.weight.shape == (1, E, 1)
     assert mine.weight.sum() == 0
-
-
-@pytest.mark.parametrize("world", [1, 2, 5])
-@pytest.mark.parametrize("lengths", [(1,), (1, 7, 300), (64, 65)])
-def test_a_window_of_the_plan_is_its_batches_one_after_the_other(lengths, world):
-    ends = np.cumsum(lengths)
-    rows = tuple(np.arange(end - length, end) for end, length in zip(ends, lengths, strict=True))
-    plan = Plan(rows, 16, 13, seed=2)
-    for start, stop in [(0, 1), (0, 40), (7, 9), (33, 120)]:
-        for rank in range(world):
-            window = plan.window(start, stop, rank=rank, world=world)
-            stacked = [plan.batch(step, rank=rank, world=world) for step in range(start, stop)]
-            np.testing.assert_array_equal(window, np.stack(stacked, axis=1))
