@@ -182,7 +182,7 @@ class Encoder(Section):
     memory, which takes 4 bytes for each person and factor, or the store's size where the first
     layer is trained. Auto: resident, but for dosages that would take over a quarter of the memory
     of the machine or the GPU."""
-    prefetch_mib: int = Field(default=512, ge=1)
+    prefetch_mib: float = Field(default=512, gt=0)
     """Bound on the decoded chunks that each training process holds while it streams, in MiB, where
     those of one batch are not more."""
     device: str = "auto"

@@ -21,6 +21,8 @@ __all__ = ["MEMORY_LIMIT", "Client", "engine"]
 
 CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1:0"
+_LOGGERS = ("distributed", "distributed.client", "tornado.application")
+"""Those that distributed gives a level of their own; others follow them."""
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
     with threadpool_limits(1, user_api="blas"), dask.config.set(settings):
         if scheduler:
             _require_answer(scheduler)
-            with Client(scheduler, timeout=CONNECT_SECONDS) as client:
+            with _errors_only_raised(), Client(scheduler, timeout=CONNECT_SECONDS) as client:
                 yield client
             return
         with (
@@ -69,6 +71,20 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
             Client(cluster) as client,
         ):
             yield client
+
+
+@contextmanager
+def _errors_only_raised() -> Iterator[None]:
+    """Keep tracebacks of lost connections out of the output: callers get them as exceptions."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _require_answer(scheduler: str) -> None:

@@ -50,6 +50,10 @@ class Ranks:
         """Return when every rank has come here."""
         self.sum(torch.zeros(1))
 
+    def as_leading(self, found: bool) -> bool:
+        """What the leading rank found; files may change between the looks of two ranks."""
+        return bool(self.sum(torch.tensor(float(self.leads and found))))
+
     @property
     def leads(self) -> bool:
         """Whether this rank writes files and shows progress."""

@@ -52,7 +52,7 @@ def dosages_to_train_on(
         yield lambda method: sources.get(places[method])
         return
     with engine(study.scheduler) as client:
-        sources["dosages streamed"] = Loader(client, store, study.encoder.prefetch_mib * 2**20)
+        sources["dosages streamed"] = Loader(client, store, int(study.encoder.prefetch_mib * 2**20))
         yield lambda method: sources.get(places[method])
 
 

@@ -167,7 +167,7 @@ def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
             return Metrics(folder.metrics(what), tensorboard=board) if ranks.leads else None
 
         chosen = _known_latent_dim(folder, identity)
-        if chosen is None:
+        if not ranks.as_leading(chosen is not None) or chosen is None:
             resume = folder.checkpoint("path")
             with shown("Choosing the latent dimension") as progress:
                 chosen = choose_latent_dim(
@@ -185,7 +185,7 @@ def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
         story = {"identity": identity, "latent_dim_path": chosen.path}
         for method in settings.methods:
             files = [folder.encoder(method, fold) for fold in range(study.folds)]
-            if _all_of(files, identity):
+            if ranks.as_leading(_all_of(files, identity)):
                 continue
             resume = folder.checkpoint(method)
             with shown(f"Training {method} encoders") as progress:
