@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 import zarr
 
 from mrscale.config import parse_study
-from mrscale.errors import InputError, RunError, StoreError
+from mrscale.errors import EngineError, InputError, RunError, StoreError
 from mrscale.sampling.plan import held_out
 from mrscale.store import writer
 from mrscale.store.reader import open_store
 from mrscale.stream.products import mean_dosage
+from mrscale.train import checkpoint
 from mrscale.train.encoder import Encoder, Prepared
+from mrscale.train.ranks import best_device
 from mrscale.workflow.encoding import encode, load_encoders
 from mrscale.workflow.learning import AS_GOOD
 from mrscale.workflow.runfolder import RunFolder
-from mrscale.workflow.training import train, training_digest
+from mrscale.workflow.training import train, trained_on, training_digest
 
 ENCODER = {"factors": 3, "latent_dim": 1, "steps": 40, "batch_size": 30, "restarts": 1}
 
@@ -232,3 +239,132 @@ def test_latent_dimension_is_chosen_below_the_factors(small_store, tmp_path):
     assert {encoder.latent_dim for encoder in encoders} == {1}
     assert not folder.encoder("flow", 0).exists()
     assert encoders[0].story["latent_dim_path"] == {}
+
+
+KERNEL = {"methods": ["kernel"], "restarts": 2, "steps": 60, "first_layer": "trained"}
+
+
+def stories_of(folder, method):
+    return [Encoder.load(folder.encoder(method, fold)).story for fold in range(2)]
+
+
+def same_encoders(one, other, method):
+    for fold in range(2):
+        found, expected = (
+            safetensors.torch.load_file(folder.encoder(method, fold)) for folder in (one, other)
+        )
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.fixture(scope="module")
+def end_to_end(small_store, tmp_path_factory):
+    """A kernel encoder whose first layer was trained on dosages in memory."""
+    asked = study(small_store, tmp_path_factory.mktemp("resident") / "run", **KERNEL)
+    train(asked, quiet=True)
+    return asked, encode(asked, quiet=True)
+
+
+def test_a_trained_first_layer_learns_the_same_from_memory_and_from_a_stream(
+    end_to_end, small_store, tmp_path
+):
+    asked, folder = end_to_end
+    assert trained_on(asked) == {"kernel": "dosages in memory"}
+    streaming = study(small_store, tmp_path / "run", **KERNEL, input="streamed", prefetch_mib=0.01)
+    assert trained_on(streaming) == {"kernel": "dosages streamed"}
+    same_encoders(train(streaming, quiet=True), folder, "kernel")
+
+
+def test_a_trained_first_layer_is_the_front_end_of_its_encoder(end_to_end, small_store):
+    _, folder = end_to_end
+    store = open_store(small_store)
+    rows = slice(0, 50)
+    for fold in range(2):
+        encoder = Encoder.load(folder.encoder("kernel", fold))
+        start = Prepared.load(folder.prepared(fold)).front
+        change = np.abs(encoder.front.projection - start.projection).max()
+        assert 0 < change < np.abs(start.projection).max()
+        np.testing.assert_array_equal(encoder.front.origin, start.origin)
+        latent, remainder = encoder.encode(store.dosage(rows), store.array("environment", rows))
+        unseen = store.array("fold", rows) != fold
+        group = zarr.open_group(str(folder.latents), mode="r")
+        kept = np.asarray(group["kernel_latent"][fold])[rows]
+        np.testing.assert_array_equal(latent[unseen], kept[unseen])
+        assert 0.5 < remainder.std() < 2
+
+
+def test_a_fixed_first_layer_learns_as_much_from_a_stream(small_store, tmp_path):
+    settings = {"steps": 200, "methods": ["flow"]}
+    held = train(study(small_store, tmp_path / "held", **settings), quiet=True)
+    streamed = train(
+        study(small_store, tmp_path / "streamed", **settings, input="streamed"), quiet=True
+    )
+    assert held.done("train") != streamed.done("train")
+    for one, other in zip(stories_of(held, "flow"), stories_of(streamed, "flow"), strict=True):
+        assert other["held_out"] == pytest.approx(one["held_out"], abs=0.1)
+        assert other["held_out"] > other["history"][0][2]
+    records = [json.loads(line) for line in streamed.metrics("flow").read_text().splitlines()]
+    assert [record["step"] for record in records] == [40, 80, 120, 160, 200]
+    assert records[-1]["chunks_read"] >= open_store(small_store).layout.num_chunks
+    assert all(0 <= record["input_wait_share"] <= 1 for record in records)
+
+
+def test_how_encoders_are_trained_is_no_part_of_what_they_learn(small_store):
+    store = open_store(small_store)
+    plain = training_digest(study(small_store, "run"), store)
+    for how in ({"ranks": 2}, {"prefetch_mib": 3}, {"device": "cpu"}, {"input": "resident"}):
+        assert training_digest(study(small_store, "run", **how), store) == plain
+    for what in ({"input": "streamed"}, {"first_layer": "trained"}, {"restarts": 2}):
+        assert training_digest(study(small_store, "run", **what), store) != plain
+
+
+def test_dosages_too_large_for_a_quarter_of_the_memory_are_streamed(small_store, monkeypatch):
+    asked = study(small_store, "run", **KERNEL | {"methods": ["kernel", "flow"]})
+    assert trained_on(asked) == {"kernel": "dosages in memory", "flow": "scores in memory"}
+    monkeypatch.setattr("mrscale.workflow.inputs.MEMORY_LIMIT", 4 * 900 * 30 - 1)
+    assert trained_on(asked) == {"kernel": "dosages streamed", "flow": "scores in memory"}
+    kept = study(small_store, "run", **KERNEL, input="resident")
+    assert trained_on(kept) == {"kernel": "dosages in memory"}
+
+
+def test_a_chunk_damaged_during_training_stops_it_and_is_no_loss_once_mended(damaged, tmp_path):
+    settings = {**KERNEL, "input": "streamed", "steps": 120, "prefetch_mib": 0.01}
+    asked = study(damaged, tmp_path / "run", **settings)
+    whole = train(asked.model_copy(update={"run": str(tmp_path / "whole")}), quiet=True)
+    folder, shard = RunFolder(tmp_path / "run"), damaged / "call_dosage" / "c" / "1" / "0"
+    sound = shard.read_bytes()
+
+    def damage():
+        while not folder.checkpoint("kernel").exists():
+            time.sleep(0.001)
+        shard.write_bytes(bytes([sound[0] ^ 255]) + sound[1:])
+
+    thread = threading.Thread(target=damage)
+    thread.start()
+    with pytest.raises(StoreError, match=r"damaged at call_dosage, chunk \d+"):
+        train(asked, quiet=True)
+    thread.join()
+    assert 0 < checkpoint.load_story(folder.checkpoint("kernel"))["step"] < 120
+    shard.write_bytes(sound)
+    same_encoders(train(asked, quiet=True), whole, "kernel")
+
+
+def test_a_scheduler_that_does_not_answer_is_named_before_training(small_store, tmp_path):
+    asked = study(small_store, tmp_path / "run", input="streamed")
+    asked = asked.model_copy(update={"scheduler": "tcp://127.0.0.1:9"})
+    with pytest.raises(EngineError, match=r"no Dask scheduler answered at tcp://127.0.0.1:9"):
+        train(asked, quiet=True)
+
+
+def test_a_device_that_is_not_there_is_refused(small_store, tmp_path):
+    with pytest.raises(InputError, match="device must be one that torch has"):
+        train(study(small_store, tmp_path / "run", device="abacus"), quiet=True)
+
+
+def test_ranks_do_not_share_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(EngineError, match="a GPU of its own; found 1 GPUs and a rank number 2"):
+        best_device()
+    assert best_device("cpu").type == "cpu"
