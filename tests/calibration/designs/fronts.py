@@ -15,7 +15,7 @@ import runpy
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,21 +42,29 @@ from mrscale.workflow.pair import fit_pair
 
 insert = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "page.py"))["insert"]
 
-Front = Callable[[Floats, np.ndarray, np.ndarray, int, int], Floats]
-"""From instruments (N, M), exposure (N,), the block's rows, p and a seed: inputs (N, p)."""
+
+class Sizes(NamedTuple):
+    """Numbers of factors: of latents in truth, and by the rule of the library."""
+
+    known: int
+    rule: int
 
 
-def by_rule(x: Floats, _exposure: np.ndarray, rows: np.ndarray, _p: int, _seed: int) -> Floats:
+Front = Callable[[Floats, np.ndarray, np.ndarray, Sizes, int], Floats]
+"""From instruments (N, M), exposure (N,), the block's rows, sizes and a seed: inputs (N, p)."""
+
+
+def by_rule(x: Floats, _exposure: np.ndarray, rows: np.ndarray, p: Sizes, _seed: int) -> Floats:
     """Principal components, as many as the rule of the library says."""
-    return fit_front_end(Moments.from_block(x[rows])).scores(x)
+    return fit_front_end(Moments.from_block(x[rows]), p.rule).scores(x)
 
 
-def components(x: Floats, _exposure: np.ndarray, rows: np.ndarray, p: int, _seed: int) -> Floats:
+def components(x: Floats, _exposure: np.ndarray, rows: np.ndarray, p: Sizes, _seed: int) -> Floats:
     """As many principal components as there are latents."""
-    return fit_front_end(Moments.from_block(x[rows]), p).scores(x)
+    return fit_front_end(Moments.from_block(x[rows]), p.known).scores(x)
 
 
-def guided(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: int, seed: int) -> Floats:
+def guided(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: Sizes, seed: int) -> Floats:
     """Those by the rule, beside a ridge regression of the exposure on the instruments."""
     standard = (x - x[rows].mean(0)) / x[rows].std(0)
     gram = standard[rows].T @ standard[rows] + 0.1 * len(rows) * np.eye(x.shape[1])
@@ -65,12 +73,12 @@ def guided(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: int, seed: int)
     return np.c_[by_rule(x, exposure, rows, p, seed), score]
 
 
-def binomial(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: int, seed: int) -> Floats:
+def binomial(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: Sizes, seed: int) -> Floats:
     """Factors f of x_j ~ Binomial(2, sigmoid(a_j + f'l_j)), f ~ N(0, I), by alternating Newton
     steps from principal components."""
     factors = components(x, exposure, rows, p, seed)
     design = np.c_[np.ones(len(rows)), factors[rows]]
-    loadings = np.zeros((p + 1, x.shape[1]))
+    loadings = np.zeros((p.known + 1, x.shape[1]))
     for _ in range(10):
         loadings = _newton(design, x[rows], loadings, 1e-3)
         new = _newton(loadings[1:].T, x[rows].T, design[:, 1:].T, 1.0, loadings[0][:, None])
@@ -97,14 +105,14 @@ def manifold(noise: float) -> Front:
     instruments with added noise: the first phase of an injective flow (Brehmer and Cranmer 2020,
     *Flows for simultaneous manifold learning and density estimation*)."""
 
-    def code(x: Floats, _exposure: np.ndarray, rows: np.ndarray, p: int, seed: int) -> Floats:
+    def code(x: Floats, _exposure: np.ndarray, rows: np.ndarray, p: Sizes, seed: int) -> Floats:
         generator = torch.Generator().manual_seed(seed)
-        front = fit_front_end(Moments.from_block(x[rows]), p)
+        front = fit_front_end(Moments.from_block(x[rows]), p.known)
         scale = x[rows].std(0)
         into = torch.tensor(front.projection * scale[:, None]).float()
         standard = torch.tensor((x - front.origin) / scale).float()[None]
         back = torch.linalg.pinv(into)
-        widths = (x.shape[1], 64, 64, p)
+        widths = (x.shape[1], 64, 64, p.known)
         encoder, decoder = Perceptron(1, widths, generator), Perceptron(1, widths[::-1], generator)
         for net in (encoder, decoder):
             nn.init.zeros_(net.weights[-1])
@@ -207,12 +215,13 @@ def _prepared(
     """The start of every block behind its own front end, and everybody's inputs to it."""
     x = cohort.expected_dosage(slice(None)).astype(float)
     environment, fold = cohort.array("environment"), cohort.array("fold")
-    p = case.latent_dim + data.sizes["confounded"]
+    blocks = [np.flatnonzero(fold == block) for block in range(int(fold.max()) + 1)]
+    by_block = [fit_front_end(Moments.from_block(x[rows])).num_factors for rows in blocks]
+    sizes = Sizes(case.latent_dim + data.sizes["confounded"], sorted(by_block)[len(blocks) // 2])
     exposure = cohort.array("exposure")[:, 0]
     starts, inputs = [], []
-    for block in range(int(fold.max()) + 1):
-        rows = np.flatnonzero(fold == block)
-        given = front(x, exposure, rows, p, case.seed)
+    for block, rows in enumerate(blocks):
+        given = front(x, exposure, rows, sizes, case.seed)
         whiten = fit_front_end(Moments.from_block(given[rows]), given.shape[1])
         scores, codes = whiten.scores(given[rows]), environment[rows]
         subspace = stationary_subspace([Moments.from_block(scores[codes == e]) for e in set(codes)])
