@@ -46,6 +46,7 @@ bench: setup  ## slow: measure speed, memory and size beside peers and limits
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python tests/benchmarks/statistics_engine.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/extraction.py --write docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/streaming.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/store_objects.py --write docs/benchmarks.md
 
 faults: setup  ## kill processes in the middle and compare with undisturbed runs

@@ -145,7 +145,7 @@ class _Stream:
         inner = starts - rows.start if isinstance(rows, range) else np.searchsorted(rows, starts)
         self._edges = np.unique(np.concatenate([[0], inner, [len(rows)]]))
         # a first window of fewer chunks, so that environments do not all need new ones at once
-        many = len(self._edges) > 2 * WINDOW_CHUNKS
+        many = len(self._edges) - 1 > WINDOW_CHUNKS
         self._lead = WINDOW_CHUNKS - 1 - seed[-1] % WINDOW_CHUNKS if many else 0
         self._window_at(0)
 

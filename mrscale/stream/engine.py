@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import dask
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Security
 from distributed.comm import connect
 from distributed.system import MEMORY_LIMIT
@@ -17,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from mrscale.errors import EngineError
 
-__all__ = ["MEMORY_LIMIT", "Client", "engine"]
+__all__ = ["MEMORY_LIMIT", "Client", "engine", "readers"]
 
 CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1:0"
@@ -71,6 +72,23 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
             Client(cluster) as client,
         ):
             yield client
+
+
+@contextmanager
+def readers(scheduler: str | None = None) -> Iterator[Executor]:
+    """What reads and decodes chunks: threads of this process, or the workers of a Dask cluster.
+
+    Parameters and errors are those of :func:`engine`.
+    """
+    if scheduler is None:
+        threads = ThreadPoolExecutor(CPU_COUNT)
+        try:
+            yield threads
+        finally:
+            threads.shutdown(cancel_futures=True)
+        return
+    with engine(scheduler) as client:
+        yield client.get_executor(pure=False)
 
 
 @contextmanager

@@ -6,14 +6,15 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
-from distributed import Client, KilledWorker
+from distributed import KilledWorker
 from distributed.comm import CommClosedError
 from numpy.typing import NDArray
 
@@ -27,6 +28,8 @@ Batch = tuple[NDArray[Any], NDArray[np.int16]]
 PREFETCH_BYTES = 512 * 2**20
 LOOKAHEAD_BATCHES = 256
 """Batches whose chunks may be asked for, as far as the bytes allow."""
+DRAWN_BATCHES = 32
+"""Batches whose rows are drawn at once."""
 READY_BATCHES = 4
 """Batches gathered ahead of the trainer."""
 READ_SECONDS = 600
@@ -39,8 +42,8 @@ class Loader:
 
     Attributes
     ----------
-    client : distributed.Client
-        Reads and decodes chunks.
+    readers : concurrent.futures.Executor
+        Reads and decodes chunks; see :func:`mrscale.stream.engine.readers`.
     store : GenotypeStore
     prefetch_bytes : int
         Bound on the decoded chunks held, if it is more than those of one batch.
@@ -48,7 +51,7 @@ class Loader:
         So far; each rank reads the chunks of its own rows, and some are read by several.
     """
 
-    client: Client
+    readers: Executor
     store: GenotypeStore
     prefetch_bytes: int = PREFETCH_BYTES
     chunks_read: int = field(default=0, init=False)
@@ -83,9 +86,24 @@ class Loader:
         StoreError
             If a chunk is damaged; it is named.
         EngineError
-            If Dask's scheduler or all of its workers are gone.
+            If a Dask cluster reads, and its scheduler or all of its workers are gone.
         """
         return ahead(lambda: self._batches(plans, start, stop, rank, world), READY_BATCHES)
+
+    def batches_as(
+        self,
+        decode: Callable[[NDArray[Any]], T],
+        plans: Sequence[Plan],
+        *,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Iterator[T]:
+        """What ``decode`` makes of the dosages of every batch, ahead of the trainer as they are;
+        see :meth:`batches`."""
+        batches = partial(self._batches, plans, start, stop, rank, world)
+        return ahead(lambda: (decode(dosage) for dosage, _ in batches()), READY_BATCHES)
 
     def rows(self, rows: Rows) -> NDArray[Any]:
         """Dosages of some rows, in their order; shape (B, M)."""
@@ -104,20 +122,22 @@ class Loader:
     def _batches(
         self, plans: Sequence[Plan], start: int, stop: int, rank: int, world: int
     ) -> Iterator[Batch]:
-        chunks = self._chunks()
+        shares = [part for plan in plans for part in plan.batch(start, rank=rank, world=world)]
+        codes = np.tile(np.arange(len(plans[0].rows), dtype=np.int16), len(plans))
+        environment = np.repeat(codes, [len(part) for part in shares])
+        chunks, drawn = self._chunks(), _drawn(plans, start, stop, rank, world)
         waiting: deque[Rows] = deque()
-        parts = [plan.batch(start, rank=rank, world=world) for plan in plans]
-        codes = [(code, len(rows)) for part in parts for code, rows in enumerate(part)]
-        environment = np.repeat(*np.array(codes, dtype=np.int64).T).astype(np.int16)
-        asked = start
+        put_off: Rows | None = None
         for step in range(start, stop):
-            while asked < stop and len(waiting) < LOOKAHEAD_BATCHES:
-                drawn = [plan.batch(asked, rank=rank, world=world) for plan in plans]
-                rows = np.concatenate([part for parts in drawn for part in parts])
-                if not chunks.request(rows, asked, force=not waiting):
+            while len(waiting) < LOOKAHEAD_BATCHES:
+                rows = put_off if put_off is not None else next(drawn, None)
+                if rows is None:
+                    break
+                put_off = None
+                if not chunks.request(rows, step + len(waiting), force=not waiting):
+                    put_off = rows
                     break
                 waiting.append(rows)
-                asked += 1
             yield chunks.gather(waiting.popleft()), environment
             chunks.forget(step + 1)
 
@@ -127,6 +147,14 @@ class Loader:
 
     def _empty(self, num_rows: int) -> NDArray[Any]:
         return np.empty((num_rows, self.store.num_variants), dtype=self.store.dosage_dtype)
+
+
+def _drawn(plans: Sequence[Plan], start: int, stop: int, rank: int, world: int) -> Iterator[Rows]:
+    """Rows of one batch after the other, drawn many at once."""
+    for first in range(start, stop, DRAWN_BATCHES):
+        last = min(first + DRAWN_BATCHES, stop)
+        windows = [plan.window(first, last, rank=rank, world=world) for plan in plans]
+        yield from np.concatenate([part for parts in windows for part in parts], axis=1)
 
 
 class _Chunks:
@@ -153,7 +181,7 @@ class _Chunks:
                 del self._held[chunk], self._last_step[chunk]
         for chunk in new:
             read, where = self._loader.store.expected_dosage, self._loader.store.layout.chunk(chunk)
-            self._held[chunk] = self._loader.client.submit(read, where, pure=False)
+            self._held[chunk] = self._loader.readers.submit(read, where)
             self._loader.chunks_read += 1
         self._last_step |= dict.fromkeys(wanted, step)
         return True
@@ -163,11 +191,11 @@ class _Chunks:
         index = rows // self._size
         dosage = self._loader._empty(len(rows))
         cuts = [0, *(np.flatnonzero(np.diff(index)) + 1).tolist(), len(rows)]
+        inside = rows - index * self._size
         for start, stop in pairwise(cuts):
             if start < stop:
-                chunk = int(index[start])
-                inside = rows[start:stop] - chunk * self._size
-                np.take(self._decoded(chunk), inside, axis=0, out=dosage[start:stop], mode="clip")
+                decoded = self._decoded(int(index[start]))
+                decoded.take(inside[start:stop], axis=0, out=dosage[start:stop], mode="clip")
         return dosage
 
     def forget(self, step: int) -> None:

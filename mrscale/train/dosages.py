@@ -6,7 +6,7 @@ of each in one rank's share of a batch, M instruments, P factors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,10 +40,18 @@ class DosageSource(Protocol):
     @property
     def chunk_rows(self) -> int: ...
 
-    def batches(
-        self, plans: Sequence[Plan], *, start: int, stop: int, rank: int, world: int
-    ) -> Iterator[tuple[Any, Any]]:
-        """Dosages (S E b, M), array or tensor, of this rank's share of every batch, and more."""
+    def batches_as(
+        self,
+        decode: Callable[[Any], Tensor],
+        plans: Sequence[Plan],
+        *,
+        start: int,
+        stop: int,
+        rank: int,
+        world: int,
+    ) -> Iterator[Tensor]:
+        """What ``decode`` makes, ahead of the trainer if possible, of the dosages (S E b, M), array
+        or tensor, of this rank's share of every batch."""
 
     def rows(self, rows: Rows) -> Any:
         """Dosages of some rows, in their order."""
@@ -65,13 +73,20 @@ class ResidentDosages:
     def __init__(self, dosage: NDArray[Any], chunk_rows: int, device: torch.device) -> None:
         self._dosage, self.chunk_rows = torch.from_numpy(dosage).to(device), chunk_rows
 
-    def batches(
-        self, plans: Sequence[Plan], *, start: int, stop: int, rank: int, world: int
-    ) -> Iterator[tuple[Tensor, None]]:
+    def batches_as(
+        self,
+        decode: Callable[[Any], Tensor],
+        plans: Sequence[Plan],
+        *,
+        start: int,
+        stop: int,
+        rank: int,
+        world: int,
+    ) -> Iterator[Tensor]:
         """As :class:`DosageSource`."""
         for step in range(start, stop):
             parts = [plan.batch(step, rank=rank, world=world) for plan in plans]
-            yield self.rows(np.concatenate([rows for part in parts for rows in part])), None
+            yield decode(self.rows(np.concatenate([rows for part in parts for rows in part])))
 
     def rows(self, rows: Rows) -> Tensor:
         """As :class:`DosageSource`."""
@@ -94,12 +109,12 @@ class Decoder:
     def __init__(
         self, starts: Sequence[Prepared], variants: int, *, project: bool, device: torch.device
     ) -> None:
-        # scores held in memory are computed in float64 as well; mps has none
-        self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._variants, self._project, self._device = variants, project, device
         self._fill = self._tensor(starts[0].mean_dosage)
         self._origin = self._tensor(np.stack([start.front.origin for start in starts]))
-        self._projection = self._tensor(np.stack([start.front.projection for start in starts]))
+        fronts = [start.front for start in starts]
+        self._projection = self._tensor(np.stack([front.projection for front in fronts]))
+        self._shift = self._tensor(np.stack([front.origin @ front.projection for front in fronts]))
 
     def __call__(self, dosage: Any, shape: tuple[int, int, int]) -> Tensor:
         """Inputs, float32, of dosages in rows by block, environment and person.
@@ -110,12 +125,19 @@ class Decoder:
         shape : (S, E, b)
         """
         codes = _to(dosage, self._device).view(*shape, -1)
-        x = codes.to(self._dtype)
-        missing = codes < 0 if not codes.is_floating_point() else codes.isnan()
-        x = torch.where(missing, self._fill[:, None], x) - self._origin[:, None, None]
+        missing = codes.isnan() if codes.is_floating_point() else codes < 0
+        x = codes.float().masked_fill_(missing, 0)
+        block, environment, person, variant = missing.nonzero(as_tuple=True)
+        fill = self._fill[environment, variant]
         if self._project:
-            x = x @ self._projection[:, None]
-        return x.float().repeat_interleave(self._variants, 0)
+            scores = (x.flatten(1, 2) @ self._projection).view(*shape, -1)
+            scores -= self._shift[:, None, None]
+            filled = fill[:, None] * self._projection[block, variant]
+            x = scores.index_put_((block, environment, person), filled, accumulate=True)
+        else:
+            x[block, environment, person, variant] = fill
+            x -= self._origin[:, None, None]
+        return x.repeat_interleave(self._variants, 0)
 
     def batches(
         self,
@@ -128,9 +150,14 @@ class Decoder:
         """This rank's share of batches ``start`` to ``stop``."""
         shares = plans[0].batch(start, rank=ranks.rank, world=ranks.world)
         shape = len(plans), len(shares), len(shares[0])
-        given = source.batches(plans, start=start, stop=stop, rank=ranks.rank, world=ranks.world)
-        for dosage, _ in given:
-            yield self(dosage, shape)
+        return source.batches_as(
+            lambda dosage: self(dosage, shape),
+            plans,
+            start=start,
+            stop=stop,
+            rank=ranks.rank,
+            world=ranks.world,
+        )
 
     def judges(self, rows: Sequence[Sequence[Rows]], source: DosageSource) -> tuple[Tensor, Tensor]:
         """Inputs (R, E, most, ...) and weights (R, E, most) of people who judge, from their rows by
@@ -150,7 +177,7 @@ class Decoder:
         return inputs, weight.to(self._device).repeat_interleave(self._variants, 0)
 
     def _tensor(self, values: Floats) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, self._dtype)
+        return torch.from_numpy(np.ascontiguousarray(values)).float().to(self._device)
 
 
 def _to(values: Any, device: torch.device | str) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from mrscale.config import Method, Study
 from mrscale.sampling.plan import blocks
 from mrscale.store.reader import GenotypeStore
-from mrscale.stream.engine import MEMORY_LIMIT, engine
+from mrscale.stream.engine import MEMORY_LIMIT, readers
 from mrscale.stream.loader import Loader
 from mrscale.stream.reduce import map_blocks
 from mrscale.train.dosages import DosageSource, ResidentDosages
@@ -51,8 +51,10 @@ def dosages_to_train_on(
     if "dosages streamed" not in wanted:
         yield lambda method: sources.get(places[method])
         return
-    with engine(study.scheduler) as client:
-        sources["dosages streamed"] = Loader(client, store, int(study.encoder.prefetch_mib * 2**20))
+    with readers(study.scheduler) as executor:
+        sources["dosages streamed"] = Loader(
+            executor, store, int(study.encoder.prefetch_mib * 2**20)
+        )
         yield lambda method: sources.get(places[method])
 
 

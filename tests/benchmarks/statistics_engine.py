@@ -10,18 +10,10 @@ nothing else here needs: ``pip install pyfixest``.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
-import statistics
-import subprocess
-import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import date
 from functools import partial
 from operator import add
@@ -31,53 +23,29 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pandas as pd
-import psutil
+from measuring import NUM_VARIANTS, ROUNDS, Job, in_turns, markdown, run_one, write_store
 from page import insert
-from store_objects import NUM_COVARIATES, random_dosage, small_arrays
+from store_objects import NUM_COVARIATES, random_dosage
 
 import mrscale as mr
-from mrscale.store import writer
 from mrscale.store.reader import open_store
-from mrscale.store.schema import Layout
 from mrscale.stream.products import dosage_moments
 from mrscale.stream.reduce import reduce_blocks
 from mrscale.workflow.iv_many import iv_many
 
 NUM_INSTRUMENTS, NUM_TRAITS = 64, 100
-NUM_VARIANTS = 1_000
 NUM_PATTERNS = 10
 BLOCK_ROWS = 8192
 WARM_UP = 2_000
-ROUNDS = 3
 IVMODELS, IVMODELS_WALD = "ivmodels, estimate alone", "ivmodels, estimate and Wald interval"
-
-Job = Callable[[], list[float]]
-"""What is timed; it returns numbers to compare."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Seconds, extra MiB at the peak, and what the job returned; of several runs the median and
-    the most."""
-
-    seconds: float
-    extra: float
-    found: list[float]
 
 
 def main() -> None:
-    """Run all parts, or one job that is measured in this process."""
+    """Run all parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, default=500_000)
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--job", choices=JOBS, help="only: measure this one, here")
-    parser.add_argument("--store", help="of the job")
     options = parser.parse_args()
-    if options.job:
-        prepare = JOBS[options.job]
-        job = prepare(options.store) if options.store else prepare(options.people)
-        print(json.dumps(vars(timed(job))))
-        return
     load = os.getloadavg()[0]
     sections = [peers(options.people), store_pass(options.people), many(), flat_memory()]
     heading = (
@@ -91,52 +59,6 @@ def main() -> None:
     print(text)
     if options.write:
         insert(options.write, "statistics engine", text)
-
-
-def timed(job: Job) -> Measured:
-    """Run a job in this process."""
-    with peak_memory() as extra:
-        start = time.perf_counter()
-        found = job()
-        seconds = time.perf_counter() - start
-    return Measured(seconds, extra[0], found)
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """A list of one number: how much resident memory rose above its start, in MiB."""
-    me, stop = psutil.Process(), threading.Event()
-    start, peak = me.memory_info().rss, [0.0]
-
-    def sample() -> None:
-        while not stop.wait(0.005):
-            peak[0] = max(peak[0], (me.memory_info().rss - start) / 2**20)
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    yield peak
-    stop.set()
-    thread.join()
-
-
-def in_turns(*jobs: str, people: int = 0, store: str | None = None) -> list[Measured]:
-    """Run jobs in processes of their own, one after the other and all of them again."""
-    rounds = [[_in_a_process(job, people, store) for job in jobs] for _ in range(ROUNDS)]
-    return [
-        Measured(
-            seconds=statistics.median(one.seconds for one in runs),
-            extra=max(one.extra for one in runs),
-            found=runs[0].found,
-        )
-        for runs in zip(*rounds, strict=True)
-    ]
-
-
-def _in_a_process(job: str, people: int, store: str | None) -> Measured:
-    command = [sys.executable, __file__, "--job", job, "--people", str(people)]
-    command += ["--store", store] if store else []
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def regression(num_people: int) -> tuple[np.ndarray, ...]:
@@ -214,7 +136,7 @@ def pyfixest_job(num_people: int) -> Job:
 def peers(people: int) -> str:
     """The first table."""
     limits = {"linearmodels": 30, "pyfixest": 30, IVMODELS: 5, IVMODELS_WALD: 5}
-    mine, *others = in_turns("mrscale", *limits, people=people)
+    mine, *others = in_turns(__file__, "mrscale", *limits, people=people)
     rows = [["mrscale.iv", f"{mine.seconds:.2f}", "", f"{mine.extra:,.0f} (limit 200)", "", ""]]
     for (package, limit), theirs in zip(limits.items(), others, strict=True):
         differences = [abs(a / b - 1) for a, b in zip(mine.found, theirs.found, strict=False)]
@@ -228,24 +150,6 @@ def peers(people: int) -> str:
         "(ivmodels has none), arrays of float64. mrscale's time includes the first-stage measures, "
         "the tests and all that the robust sets need. Differences are relative."
         f"\n\n{markdown(names, rows)}\n"
-    )
-
-
-def write_store(path: str, people: int, *, missing: bool) -> None:
-    """Random hard calls, 1 % of them missing or none."""
-    rng = np.random.default_rng(0)
-    layout = Layout.choose(people, NUM_VARIANTS)
-    frequency = rng.uniform(0.05, 0.95, NUM_VARIANTS).astype(np.float32)
-    writer.create(path, layout)
-    small = small_arrays(rng, people, NUM_VARIANTS)
-    arrays = {name: writer.write_array(path, name, values) for name, values in small.items()}
-    shards = {}
-    for index in range(layout.num_shards):
-        rows = layout.shard(index)
-        dosage = random_dosage(rng, rows.stop - rows.start, frequency).clip(-1 if missing else 0)
-        shards[index] = writer.write_shard(path, index, dosage, key="k")
-    writer.finalise(
-        path, layout=layout, arrays=arrays, shards=shards, report={}, provenance={}, run={}
     )
 
 
@@ -279,7 +183,7 @@ def store_pass(people: int) -> str:
             path = f"{folder}/store.zarr"
             write_store(path, people, missing=missing)
             size = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
-            read, one, found = in_turns("decode", "product", "moments", store=path)
+            read, one, found = in_turns(__file__, "decode", "product", "moments", store=path)
         ratio = found.seconds / (read.seconds + one.seconds)
         numbers = [f"{s:.2f}" for s in (read.seconds, one.seconds, found.seconds, ratio)]
         rows.append([calls, f"{size / 2**20:,.0f}", *numbers, limit, f"{found.extra:,.0f}"])
@@ -320,7 +224,7 @@ def many() -> str:
     """The third table."""
     rows, seconds, one = [], [], 0.0
     for (people, instruments, traits, patterns), found in zip(
-        PAIRS.values(), in_turns(*PAIRS), strict=True
+        PAIRS.values(), in_turns(__file__, *PAIRS), strict=True
     ):
         one = found.seconds if traits == 1 else one
         seconds.append(found.seconds)
@@ -361,7 +265,7 @@ def flat_memory() -> str:
     """The fourth table."""
     rows = []
     for people in (100_000, 500_000, 2_000_000):
-        (found,) = in_turns("lazy", people=people)
+        (found,) = in_turns(__file__, "lazy", people=people)
         rows.append([f"{people:,}", f"{found.extra:,.0f}", f"{found.seconds:.1f}"])
     return (
         "The same regression on dask arrays whose blocks are made when they are wanted.\n\n"
@@ -383,11 +287,5 @@ JOBS: dict[str, Callable[[Any], Job]] = {
 }
 
 
-def markdown(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    head, *body = (f"| {' | '.join(line)} |" for line in [names, *rows])
-    return "\n".join([head, "|---" * len(names) + "|", *body])
-
-
 if __name__ == "__main__":
-    main()
+    run_one(JOBS) or main()

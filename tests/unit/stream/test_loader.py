@@ -13,15 +13,15 @@ import pytest
 from mrscale.errors import StoreError
 from mrscale.sampling.plan import Plan, split_by_environment
 from mrscale.store.reader import GenotypeStore, open_store
-from mrscale.stream.engine import engine
+from mrscale.stream.engine import readers
 from mrscale.stream.loader import READY_BATCHES, Loader, ahead
 
 STEPS = 40
 
 
 @pytest.fixture(scope="module")
-def client():
-    with engine() as found:
+def executor():
+    with readers() as found:
         yield found
 
 
@@ -38,8 +38,8 @@ def plan(store):
     return Plan(parts, store.layout.chunk_rows, batch_size=40, seed=3)
 
 
-def stream(client, store, plan, start=0, stop=STEPS, rank=0, world=1, **options):
-    loader = Loader(client, store, **options)
+def stream(executor, store, plan, start=0, stop=STEPS, rank=0, world=1, **options):
+    loader = Loader(executor, store, **options)
     return list(loader.batches([plan], start=start, stop=stop, rank=rank, world=world))
 
 
@@ -58,8 +58,8 @@ def expected(store, plan):
     return [(dosage[index], environment[index]) for index in rows]
 
 
-def test_batches_are_the_rows_of_the_plan(client, store, plan, expected):
-    found = stream(client, store, plan)
+def test_batches_are_the_rows_of_the_plan(executor, store, plan, expected):
+    found = stream(executor, store, plan)
     assert_same(found, expected)
     dosage, environment = found[0]
     assert dosage.dtype == np.int8
@@ -68,27 +68,27 @@ def test_batches_are_the_rows_of_the_plan(client, store, plan, expected):
 
 
 @pytest.mark.parametrize("start", [1, 17, STEPS - 1, STEPS])
-def test_resuming_gives_the_batches_of_an_undisturbed_run(client, store, plan, expected, start):
-    assert_same(stream(client, store, plan, start=start), expected[start:])
+def test_resuming_gives_the_batches_of_an_undisturbed_run(executor, store, plan, expected, start):
+    assert_same(stream(executor, store, plan, start=start), expected[start:])
 
 
 @pytest.mark.parametrize("prefetch_bytes", [1, 5 * 64 * 30, 2**30])
 def test_any_bound_on_prefetching_gives_the_same_batches(
-    client, store, plan, expected, prefetch_bytes
+    executor, store, plan, expected, prefetch_bytes
 ):
-    assert_same(stream(client, store, plan, prefetch_bytes=prefetch_bytes), expected)
+    assert_same(stream(executor, store, plan, prefetch_bytes=prefetch_bytes), expected)
 
 
-def test_several_plans_are_followed_side_by_side(client, store, plan, expected):
+def test_several_plans_are_followed_side_by_side(executor, store, plan, expected):
     other = Plan(plan.rows, plan.chunk_rows, batch_size=9, seed=8)
-    found = list(Loader(client, store).batches([plan, other], start=3, stop=20))
-    apart = zip(expected[3:20], stream(client, store, other, start=3, stop=20), strict=True)
+    found = list(Loader(executor, store).batches([plan, other], start=3, stop=20))
+    apart = zip(expected[3:20], stream(executor, store, other, start=3, stop=20), strict=True)
     assert_same(found, [tuple(map(np.concatenate, zip(*pair, strict=True))) for pair in apart])
 
 
 @pytest.mark.parametrize("world", [2, 3, 20])
-def test_ranks_together_hold_the_global_batch(client, store, plan, expected, world):
-    ranks = [stream(client, store, plan, stop=6, rank=r, world=world) for r in range(world)]
+def test_ranks_together_hold_the_global_batch(executor, store, plan, expected, world):
+    ranks = [stream(executor, store, plan, stop=6, rank=r, world=world) for r in range(world)]
     for step in range(6):
         dosage, environment = (
             np.concatenate(part) for part in zip(*(r[step] for r in ranks), strict=True)
@@ -97,9 +97,9 @@ def test_ranks_together_hold_the_global_batch(client, store, plan, expected, wor
         assert_same([(dosage[order], environment[order])], [expected[step]])
 
 
-def test_rows_come_in_the_order_asked_for(client, store):
+def test_rows_come_in_the_order_asked_for(executor, store):
     rows = np.random.default_rng(0).integers(0, store.num_samples, 500)
-    found = Loader(client, store, prefetch_bytes=1).rows(rows)
+    found = Loader(executor, store, prefetch_bytes=1).rows(rows)
     np.testing.assert_array_equal(found, store.dosage(slice(None))[rows])
 
 
@@ -136,7 +136,7 @@ def watched(store):
 
 @pytest.mark.parametrize("most", [1, 6])
 def test_no_more_chunks_are_held_than_allowed_beside_those_of_one_batch(
-    client, watched, store, most
+    executor, watched, store, most
 ):
     # small batches from all 15 chunks: four of them are shuffled together at a time
     plan = Plan((np.arange(store.num_samples),), store.layout.chunk_rows, batch_size=8, seed=1)
@@ -145,7 +145,7 @@ def test_no_more_chunks_are_held_than_allowed_beside_those_of_one_batch(
     assert most + of_a_batch < store.layout.num_chunks
     limit = most * store.layout.chunk_rows * store.num_variants
     held = 0
-    loader = Loader(client, watched, limit)
+    loader = Loader(executor, watched, limit)
     for _ in loader.batches([plan], start=0, stop=stop):
         deadline = time.monotonic() + 5
         while len(ALIVE) > most + of_a_batch and time.monotonic() < deadline:
@@ -154,18 +154,18 @@ def test_no_more_chunks_are_held_than_allowed_beside_those_of_one_batch(
     assert 4 <= held <= most + of_a_batch
 
 
-def test_with_room_for_all_every_chunk_is_read_once(client, watched, store, plan):
-    loader = Loader(client, watched)
+def test_with_room_for_all_every_chunk_is_read_once(executor, watched, store, plan):
+    loader = Loader(executor, watched)
     for _ in loader.batches([plan], start=0, stop=STEPS):
         pass
     assert len(READS) == len(set(READS)) == store.layout.num_chunks == loader.chunks_read
 
 
-def test_ranks_read_few_chunks_twice(client, store):
+def test_ranks_read_few_chunks_twice(executor, store):
     everybody = Plan((range(store.num_samples),), store.layout.chunk_rows, batch_size=64, seed=1)
     read = 0
     for rank in range(2):
-        loader = Loader(client, store, prefetch_bytes=1)
+        loader = Loader(executor, store, prefetch_bytes=1)
         for _ in loader.batches([everybody], start=0, stop=4, rank=rank, world=2):
             pass
         read += loader.chunks_read
@@ -173,7 +173,7 @@ def test_ranks_read_few_chunks_twice(client, store):
     assert len(window) <= read <= len(window) + 4
 
 
-def test_a_damaged_chunk_stops_the_stream_with_its_name(client, small_store, plan, tmp_path):
+def test_a_damaged_chunk_stops_the_stream_with_its_name(executor, small_store, plan, tmp_path):
     path = tmp_path / "store.zarr"
     shutil.copytree(small_store, path)
     for shard in (path / "call_dosage" / "c").glob("*/0"):
@@ -181,12 +181,12 @@ def test_a_damaged_chunk_stops_the_stream_with_its_name(client, small_store, pla
         content[20] ^= 255
         shard.write_bytes(bytes(content))
     with pytest.raises(StoreError, match=r"damaged at call_dosage, chunk \d+"):
-        stream(client, open_store(path), plan)
+        stream(executor, open_store(path), plan)
 
 
-def test_a_trainer_that_stops_leaves_no_thread_behind(client, store, plan):
+def test_a_trainer_that_stops_leaves_no_thread_behind(executor, store, plan):
     before = threading.active_count()
-    found = Loader(client, store).batches([plan], start=0, stop=STEPS)
+    found = Loader(executor, store).batches([plan], start=0, stop=STEPS)
     next(found)
     assert threading.active_count() == before + 1
     found.close()
