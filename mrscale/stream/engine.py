@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, Security
+from distributed import Client, Future, LocalCluster, Security
 from distributed.comm import connect
 from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_limits
@@ -74,8 +77,22 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
             yield client
 
 
+class Pending(Protocol):
+    """What will be read."""
+
+    def result(self, timeout: float) -> Any:
+        """Wait for it."""
+
+
+class Readers(Protocol):
+    """What calls functions beside this thread, such as an executor."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Pending:
+        """Call a function, and be told its result when it is asked for."""
+
+
 @contextmanager
-def readers(scheduler: str | None = None) -> Iterator[Executor]:
+def readers(scheduler: str | None = None) -> Iterator[Readers]:
     """What reads and decodes chunks: threads of this process, or the workers of a Dask cluster.
 
     Parameters and errors are those of :func:`engine`.
@@ -88,7 +105,37 @@ def readers(scheduler: str | None = None) -> Iterator[Executor]:
             threads.shutdown(cancel_futures=True)
         return
     with engine(scheduler) as client:
-        yield client.get_executor(pure=False)
+        yield _Workers(client)
+
+
+class _Workers:
+    """The workers of a Dask cluster as readers.
+
+    Dask's own executor waits for ever for what was asked for just when the scheduler went away.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> _Answer:
+        return _Answer(self._client, self._client.submit(function, *arguments, pure=False))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    client: Client
+    future: Future
+
+    def result(self, timeout: float) -> Any:
+        """The result, or CancelledError as soon as the scheduler is gone."""
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            try:
+                return self.future.result(timeout=1)
+            except TimeoutError:
+                if self.client.status != "running":
+                    raise CancelledError from None
+        raise TimeoutError
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mrscale.errors import EngineError
 from mrscale.sampling.plan import Plan, Rows
 from mrscale.store.reader import GenotypeStore
+from mrscale.stream.engine import Readers
 
 T = TypeVar("T")
 Batch = tuple[NDArray[Any], NDArray[np.int16]]
@@ -42,8 +43,8 @@ class Loader:
 
     Attributes
     ----------
-    readers : concurrent.futures.Executor
-        Reads and decodes chunks; see :func:`mrscale.stream.engine.readers`.
+    readers : Readers
+        Read and decode chunks; see :func:`mrscale.stream.engine.readers`.
     store : GenotypeStore
     prefetch_bytes : int
         Bound on the decoded chunks held, if it is more than those of one batch.
@@ -51,7 +52,7 @@ class Loader:
         So far; each rank reads the chunks of its own rows, and some are read by several.
     """
 
-    readers: Executor
+    readers: Readers
     store: GenotypeStore
     prefetch_bytes: int = PREFETCH_BYTES
     chunks_read: int = field(default=0, init=False)

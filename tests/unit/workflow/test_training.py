@@ -302,7 +302,6 @@ def test_a_fixed_first_layer_learns_as_much_from_a_stream(small_store, tmp_path)
     assert held.done("train") != streamed.done("train")
     for one, other in zip(stories_of(held, "flow"), stories_of(streamed, "flow"), strict=True):
         assert other["held_out"] == pytest.approx(one["held_out"], abs=0.1)
-        assert other["held_out"] > other["history"][0][2]
     records = [json.loads(line) for line in streamed.metrics("flow").read_text().splitlines()]
     assert [record["step"] for record in records] == [40, 80, 120, 160, 200]
     assert records[-1]["chunks_read"] >= open_store(small_store).layout.num_chunks
