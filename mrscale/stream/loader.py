@@ -34,7 +34,7 @@ DRAWN_BATCHES = 32
 READY_BATCHES = 4
 """Batches gathered ahead of the trainer."""
 READ_SECONDS = 600
-"""After which a chunk that Dask was asked for is not waited for any longer."""
+"""After which a chunk is not waited for any longer."""
 
 
 @dataclass(eq=False)
@@ -205,22 +205,22 @@ class _Chunks:
 
     def _decoded(self, chunk: int) -> NDArray[Any]:
         if not isinstance(self._held[chunk], np.ndarray):
-            with _dask_answers():
+            with _answered():
                 self._held[chunk] = self._held[chunk].result(READ_SECONDS)
         decoded: NDArray[Any] = self._held[chunk]
         return decoded
 
 
 @contextmanager
-def _dask_answers() -> Iterator[None]:
+def _answered() -> Iterator[None]:
     """Say what it means if a result does not come."""
     try:
         yield
     except (CancelledError, CommClosedError, KilledWorker, TimeoutError) as error:
         raise EngineError(
-            f"Dask's scheduler or workers are gone, or did not read a chunk in {READ_SECONDS} s "
-            f"({type(error).__name__}); start them again and run the same command, it continues "
-            "from the last checkpoint"
+            "a chunk of the store could not be read: Dask's scheduler or workers are gone, or the "
+            f"storage does not answer ({type(error).__name__}); mend that and run the same command, "
+            "it continues from the last checkpoint"
         ) from None
 
 
