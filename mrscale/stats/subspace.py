@@ -23,6 +23,8 @@ FEW_VARIANTS = 10
 """Up to so many variants, all of their components are kept unless the last ones are alike."""
 DEGENERATE = 1e-8
 """Share of the mean eigenvalue below which a component is rounding only."""
+SCORE_RIDGE = 0.1
+"""Penalty of the first-stage score, relative to the variance of a standardised variant."""
 TRACY_WIDOM_99 = 2.0234
 """99 % quantile of the Tracy-Widom law (beta = 1)."""
 
@@ -87,6 +89,39 @@ def fit_front_end(moments: Moments, factors: int | None = None) -> FrontEnd:
     p = factors or count_factors(values[:available], moments.count)
     projection = scale[:, None] * vectors[:, :p] / np.sqrt(values[:p])
     return FrontEnd(moments.mean, projection, values[:40])
+
+
+def add_score(front: FrontEnd, moments: Moments) -> FrontEnd:
+    """Principal components beside a ridge regression of the exposure on the instruments.
+
+    Parameters
+    ----------
+    front : FrontEnd
+        M variants, p components.
+    moments : Moments
+        Of the filled dosages and, in the last column, the exposure of the same people.
+
+    Returns
+    -------
+    FrontEnd
+        p + 1 factors, whitened together.
+
+    Notes
+    -----
+    Weights ``(R + 0.1 I)^-1 r`` of standardised dosages, where R is their correlation matrix and r
+    their correlations with the exposure. Where genotypes have no factors, as under Mendelian
+    sampling, this is the one combination that holds much of them.
+    """
+    covariance = moments.covariance
+    scale = np.sqrt(np.diag(covariance))
+    unit = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    correlation = covariance * np.outer(unit, unit)
+    ridge = correlation[:-1, :-1] + SCORE_RIDGE * np.eye(len(scale) - 1)
+    weights = unit[:-1] * linalg.solve(ridge, correlation[:-1, -1], assume_a="pos")
+    joint = np.c_[front.projection, weights]
+    root = linalg.cholesky(joint.T @ covariance[:-1, :-1] @ joint, lower=True)
+    whitened = linalg.solve_triangular(root, joint.T, lower=True).T
+    return FrontEnd(front.origin, whitened, front.eigenvalues)
 
 
 def count_factors(eigenvalues: Floats, num_people: int) -> int:

@@ -219,8 +219,8 @@ def _answered() -> Iterator[None]:
     except (CancelledError, CommClosedError, KilledWorker, TimeoutError) as error:
         raise EngineError(
             "a chunk of the store could not be read: Dask's scheduler or workers are gone, or the "
-            f"storage does not answer ({type(error).__name__}); mend that and run the same command, "
-            "it continues from the last checkpoint"
+            f"storage does not answer ({type(error).__name__}); mend that and run the same "
+            "command, it continues from the last checkpoint"
         ) from None
 
 

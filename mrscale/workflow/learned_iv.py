@@ -51,6 +51,7 @@ def learned_iv(
     method: Literal["linear", "kernel", "flow", "auto"] = "auto",
     latent_dim: int | Literal["auto"] = "auto",
     factors: int | Literal["auto"] = "auto",
+    front_end: Literal["components", "guided"] = "components",
     blocks: int | Literal["auto"] = "auto",
     restarts: int = 2,
     seed: int = 0,
@@ -77,6 +78,10 @@ def learned_iv(
         Auto: all three, and the headline by the rule in the user guide. Otherwise that one alone.
     latent_dim, factors, seed, device, steps, batch_size, quiet
         As for :func:`mrscale.fit_encoder`.
+    front_end : {"components", "guided"}, default "components"
+        What encoders see: principal components, or beside them the first-stage score of a ridge
+        regression, learned in each block. Guided is for genotypes without much structure: see the
+        user guide for what it gains and costs.
     blocks : int or "auto", default "auto"
         S, disjoint blocks of people. Each trains an encoder that is applied to all others. Auto: by
         the number of people.
@@ -127,7 +132,17 @@ def learned_iv(
     >>> fit.headline, fit.trust
     ('linear_controls', 'green')
     """
-    options = LearnOptions(method, latent_dim, factors, restarts, seed, device, steps, batch_size)
+    options = LearnOptions(
+        method,
+        latent_dim,
+        factors,
+        restarts,
+        seed,
+        device,
+        steps,
+        batch_size,
+        front_end=front_end,
+    )
     require_blocks(blocks)
     cohort, clustered = pair_cohort(
         outcome,
@@ -164,6 +179,7 @@ def learned_pair(
             fill,
             num_blocks,
             factors=options.factors,
+            guided=options.front_end == "guided",
             seed=options.seed,
             progress=progress,
         )

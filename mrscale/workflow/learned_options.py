@@ -14,6 +14,7 @@ from mrscale.train.objectives import Invariance
 from mrscale.workflow.columns import require_choice
 
 Auto = Literal["auto"]
+Guide = Literal["components", "guided"]
 MOST_BLOCKS = 100
 
 
@@ -30,10 +31,12 @@ class LearnOptions:
     steps: int | Auto
     batch_size: int | Auto
     invariance: Invariance = "target"
+    front_end: Guide = "components"
 
     def __post_init__(self) -> None:
         require_choice("method", self.method, [*get_args(Method), "auto"])
         require_choice("invariance", self.invariance, get_args(Invariance))
+        require_choice("front_end", self.front_end, get_args(Guide))
         for name, least in (("latent_dim", 1), ("factors", 2), ("steps", 1), ("batch_size", 2)):
             require_whole(name, getattr(self, name), least, auto=True)
         require_whole("restarts", self.restarts, 1)

@@ -18,7 +18,13 @@ from mrscale.progress import Advance, silent
 from mrscale.sampling.plan import blocks
 from mrscale.stats.design import fill_missing, is_missing
 from mrscale.stats.moments import Floats, Moments, combine_keyed, pool
-from mrscale.stats.subspace import FrontEnd, count_invariant, fit_front_end, stationary_subspace
+from mrscale.stats.subspace import (
+    FrontEnd,
+    add_score,
+    count_invariant,
+    fit_front_end,
+    stationary_subspace,
+)
 from mrscale.stream.engine import Client
 from mrscale.stream.reduce import map_blocks, reduce_blocks
 from mrscale.train.encoder import Prepared
@@ -35,6 +41,7 @@ def prepare(
     num_folds: int,
     *,
     factors: Factors,
+    guided: bool = False,
     drop_missing: bool = False,
     seed: int = 0,
     progress: Advance = silent,
@@ -51,6 +58,9 @@ def prepare(
     num_folds : int
     factors : int or "auto"
         Auto: :func:`mrscale.stats.subspace.count_factors` in each fold, and their median in all.
+    guided : bool
+        Add the first-stage score of the cohort's first exposure, learned in each fold, to its
+        components; see :func:`mrscale.stats.subspace.add_score`.
     drop_missing : bool
         Leave out people with a missing call instead of filling it.
     seed : int
@@ -63,11 +73,12 @@ def prepare(
     InputError
         If a fold has too few people of an environment, or the variants allow no such front end.
     """
-    source = _Rows(cohort, fill, drop_missing)
+    source = _Rows(cohort, fill, guided, drop_missing)
     cuts = blocks(cohort.num_samples, cohort.layout.chunk_rows)
     groups = reduce_blocks(client, cuts, source.moments, combine_keyed, progress=progress)
     _require_everywhere(groups, num_folds, cohort)
-    fronts = _front_ends(groups, num_folds, factors)
+    fronts = _front_ends(groups, num_folds, factors, guided)
+    instruments = range(cohort.num_variants)
     parts = map_blocks(client, cuts, lambda rows: source.scores(rows, fronts), progress=progress)
     environment = cohort.array("environment")
     found = []
@@ -75,7 +86,7 @@ def prepare(
         rows, scores = (np.concatenate(a) for a in zip(*(p[fold] for p in parts), strict=True))
         inside = [m for (f, _), m in sorted(groups.items(), key=lambda item: item[0]) if f == fold]
         subspace = stationary_subspace(
-            [m.transform(front.projection, front.origin) for m in inside]
+            [m.select(instruments).transform(front.projection, front.origin) for m in inside]
         )
         rng = np.random.default_rng([seed, fold])
         invariant = count_invariant(scores.astype(np.float64), environment[rows], rng)
@@ -89,6 +100,7 @@ class _Rows:
 
     cohort: Cohort
     fill: Floats
+    guided: bool
     drop_missing: bool
 
     def _read(
@@ -105,7 +117,10 @@ class _Rows:
         return numbers, filled, environment, self.cohort.array("fold", rows)[kept]
 
     def moments(self, rows: slice) -> dict[FoldEnvironment, Moments]:
-        _, filled, environment, fold = self._read(rows)
+        numbers, filled, environment, fold = self._read(rows)
+        if self.guided:
+            exposure = self.cohort.array("exposure", rows)[numbers - rows.start, :1]
+            filled = np.c_[filled, exposure]
         pairs = sorted(set(zip(fold.tolist(), environment.tolist(), strict=True)))
         return {
             (f, e): Moments.from_block(filled[(fold == f) & (environment == e)]) for f, e in pairs
@@ -140,18 +155,21 @@ def nobody_to_train_on(environment: str) -> InputError:
 
 
 def _front_ends(
-    groups: dict[FoldEnvironment, Moments], num_folds: int, factors: Factors
+    groups: dict[FoldEnvironment, Moments], num_folds: int, factors: Factors, guided: bool
 ) -> list[FrontEnd]:
     """One front end per fold, all with the same number of factors."""
     folds = [pool([m for (f, _), m in groups.items() if f == fold]) for fold in range(num_folds)]
-    if factors != "auto":
-        return [fit_front_end(fold, factors) for fold in folds]
-    fronts = [fit_front_end(fold) for fold in folds]
+    plain = [fold.select(range(len(fold.mean) - 1)) for fold in folds] if guided else folds
+    number = None if factors == "auto" else factors
+    fronts = [fit_front_end(fold, number) for fold in plain]
     typical = sorted(front.num_factors for front in fronts)[len(fronts) // 2]
-    return [
+    fronts = [
         front if front.num_factors == typical else fit_front_end(fold, typical)
-        for fold, front in zip(folds, fronts, strict=True)
+        for fold, front in zip(plain, fronts, strict=True)
     ]
+    if not guided:
+        return fronts
+    return [add_score(front, fold) for front, fold in zip(fronts, folds, strict=True)]
 
 
 def typical_invariant(counts: Sequence[int]) -> int:

@@ -11,6 +11,8 @@ from mrscale.errors import InputError
 from mrscale.stats.moments import Moments
 from mrscale.stats.subspace import (
     MAX_FACTORS,
+    SCORE_RIDGE,
+    add_score,
     count_factors,
     count_invariant,
     fit_front_end,
@@ -181,3 +183,32 @@ def test_no_invariant_direction_is_found_where_there_is_none():
     rng = np.random.default_rng(11)
     rows, environment, _ = linear_mixture(rng, 6000, 0, 4)
     assert count_invariant(rows, environment, rng) == 0
+
+
+def test_a_first_stage_score_stands_beside_the_components():
+    rng = np.random.default_rng(5)
+    x = rng.binomial(2, 0.3, (3000, 12)).astype(float)
+    exposure = x @ rng.normal(size=12) + rng.normal(size=3000)
+    moments = Moments.from_block(np.c_[x, exposure])
+    plain = fit_front_end(moments.select(range(12)), 2)
+    guided = add_score(plain, moments)
+
+    scores = guided.scores(x)
+    assert_allclose(np.cov(scores.T), np.eye(3), atol=1e-10)
+    # by the definition, on data instead of moments
+    standard = (x - x.mean(0)) / x.std(0)
+    response = (exposure - exposure.mean()) / exposure.std()
+    penalised = standard.T @ standard + SCORE_RIDGE * len(x) * np.eye(12)
+    ridge = standard @ np.linalg.solve(penalised, standard.T @ response)
+    wanted = np.c_[plain.scores(x), ridge]
+    assert subspace_angles(scores, wanted - wanted.mean(0)).max() < 1e-7
+    assert_allclose(guided.eigenvalues, plain.eigenvalues)
+
+
+def test_a_variant_that_does_not_vary_has_no_part_in_the_score():
+    rng = np.random.default_rng(6)
+    x = np.c_[rng.binomial(2, 0.3, (500, 5)), np.ones(500)].astype(float)
+    moments = Moments.from_block(np.c_[x, x[:, 0] + rng.normal(size=500)])
+    guided = add_score(fit_front_end(moments.select(range(6)), 2), moments)
+    assert np.isfinite(guided.projection).all()
+    assert (guided.projection[5] == 0).all()

@@ -17,7 +17,9 @@ import mrscale as mr
 from mrscale.errors import InputError
 from mrscale.results.learned import LearnedIVResult
 from mrscale.stats.sensitivity import fitted_instrument, iv_robustness
+from mrscale.workflow.cohorts import fill_of
 from mrscale.workflow.learned_data import pair_cohort
+from mrscale.workflow.preparing import prepare
 
 LINEAR: dict[str, Any] = {"method": "linear", "factors": 3, "latent_dim": 1, "blocks": 3}
 TINY: dict[str, Any] = {"factors": 3, "latent_dim": 2, "blocks": 2, "steps": 10, "device": "cpu"}
@@ -269,3 +271,27 @@ def test_bad_input_is_refused_in_one_sentence(data, name):
     with pytest.raises(InputError, match=message) as raised:
         mr.learned_iv(**data | LINEAR | change(data))
     assert "\n" not in str(raised.value)
+
+
+def test_a_guided_front_end_finds_what_components_miss_under_mendelian_sampling():
+    people = mr.simulate_latent("mendelian", num_people=4000, seed=142)
+    columns = [people[name] for name in ("outcome", "exposure", "x", "environment")]
+    shared = {"method": "linear", "latent_dim": 1, "quiet": True}
+    plain = mr.learned_iv(*columns, **shared)
+    guided = mr.learned_iv(*columns, **shared, front_end="guided")
+    assert plain.trust == "red"
+    assert guided.num_factors == plain.num_factors + 1
+    low, high = guided.conf_int()
+    assert low < people.attrs["effect"] < high < low + 0.5
+    assert abs(plain.table.loc["linear_controls", "estimate"] - people.attrs["effect"]) > 0.3
+    assert guided.provenance["settings"]["front_end"] == "guided"
+
+
+def test_the_score_is_learned_in_the_block_of_its_encoder(data):
+    cohort, _ = pair_cohort(**data, covariates=None, clusters=None, blocks=2, seed=0)
+    fill = fill_of(cohort)
+    before = prepare(None, cohort, fill, 2, factors=2, guided=True)
+    cohort.arrays["exposure"][cohort.arrays["fold"] == 1] *= -3
+    after = prepare(None, cohort, fill, 2, factors=2, guided=True)
+    np.testing.assert_array_equal(before[0].front.projection, after[0].front.projection)
+    assert not np.allclose(before[1].front.projection, after[1].front.projection)
