@@ -29,7 +29,7 @@ from mrscale.nn.autoencoder import Perceptron
 from mrscale.sampling.plan import held_out
 from mrscale.simulate.designs import redraw_traits
 from mrscale.stats.moments import Floats, Moments
-from mrscale.stats.subspace import count_invariant, fit_front_end, stationary_subspace
+from mrscale.stats.subspace import add_score, count_invariant, fit_front_end, stationary_subspace
 from mrscale.train.encoder import Prepared
 from mrscale.train.inputs import TrainingBlock
 from mrscale.train.learn import Effort, learn
@@ -64,13 +64,11 @@ def components(x: Floats, _exposure: np.ndarray, rows: np.ndarray, p: Sizes, _se
     return fit_front_end(Moments.from_block(x[rows]), p.known).scores(x)
 
 
-def guided(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: Sizes, seed: int) -> Floats:
-    """Those by the rule, beside a ridge regression of the exposure on the instruments."""
-    standard = (x - x[rows].mean(0)) / x[rows].std(0)
-    gram = standard[rows].T @ standard[rows] + 0.1 * len(rows) * np.eye(x.shape[1])
-    target = standard[rows].T @ (exposure[rows] - exposure[rows].mean())
-    score = standard @ np.linalg.solve(gram, target)
-    return np.c_[by_rule(x, exposure, rows, p, seed), score]
+def guided(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: Sizes, _seed: int) -> Floats:
+    """Those by the rule, beside a first-stage score."""
+    moments = Moments.from_block(np.c_[x[rows], exposure[rows]])
+    front = fit_front_end(moments.select(range(x.shape[1])), p.rule)
+    return add_score(front, moments).scores(x)
 
 
 def binomial(x: Floats, exposure: np.ndarray, rows: np.ndarray, p: Sizes, seed: int) -> Floats:
