@@ -182,6 +182,18 @@ def run(study: Path, as_json: Json = False, quiet: Quiet = False) -> None:
 
 
 @app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a file of results in it.")],
+    as_json: Json = False,
+) -> None:
+    """Put the results of a run into words."""
+    from mrscale.workflow.study import in_words
+
+    told = in_words(run)
+    show(told, "\n\n".join("\n".join(lines) for lines in told.values()), as_json)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine: what is there, what is missing, and the command that mends it."""
     from mrscale.workflow.doctor import examine

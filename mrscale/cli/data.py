@@ -32,6 +32,22 @@ Store = Annotated[str, typer.Argument(help="Genotype store, a folder or URL.")]
 
 
 @app.command()
+def init(
+    study: Annotated[Path, typer.Argument(help="The file to write.")] = Path("study.toml"),
+    all_of_us: Annotated[
+        bool, typer.Option("--all-of-us", help="From the variables of that workbench.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a study.toml with comments, to be corrected."""
+    from mrscale.workflow.initialising import initialise
+
+    written = initialise(study, all_of_us=all_of_us)
+    text = f"Wrote {written}. Correct it, then: mrscale run {written}"
+    show({"study": str(written)}, text, as_json)
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("biobank"),
     model: Annotated[

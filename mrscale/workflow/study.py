@@ -10,7 +10,7 @@ from mrscale.config import Study, load_study
 from mrscale.errors import MissingExtraError, RunError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest
-from mrscale.report import load_result, write_report
+from mrscale.report import load_result, words, write_report
 from mrscale.results import StudyResult
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.workflow.encoding import encode
@@ -85,3 +85,31 @@ def report(study: Study) -> StudyResult:
         write_report(result, folder.path, clock=folder.clocks())
         folder.finish("report", identity, clock)
     return result
+
+
+def in_words(run: str | Path) -> dict[str, list[str]]:
+    """Results of a run as sentences: the answer of every pair, its caveat, and why.
+
+    Parameters
+    ----------
+    run : str or Path
+        The run folder, or a file of results in it.
+
+    Raises
+    ------
+    RunError
+        If there are no results.
+    """
+    run = Path(run)
+    folder = RunFolder(run if run.is_dir() else run.parent)
+    if not folder.result.is_file():
+        raise RunError(
+            f"there are no results in {folder.path}; name the folder of a run that has its "
+            "estimates, or run first: mrscale run study.toml"
+        )
+    told = {}
+    for pair in load_result(folder.result).pairs:
+        lines = [words.answer(pair), words.caveat(pair), words.comparison(pair)]
+        lines += [f"Trust in the learned instruments: {pair.trust}.", *pair.reasons]
+        told[f"{pair.exposure} on {pair.outcome}"] = lines
+    return told

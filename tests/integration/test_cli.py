@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     from mrscale import cli
 
 VERBS = ["simulate", "extract", "verify", "describe", "append"]
-VERBS += ["train", "encode", "estimate", "report", "run", "doctor", "demo"]
+VERBS += ["init", "train", "encode", "estimate", "report", "run", "explain", "doctor", "demo"]
 
 
 def test_every_verb_explains_itself():
@@ -89,6 +89,15 @@ def test_every_verb_checks_the_study_file(command, tmp_path, verb, text, message
     assert err.startswith("Error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_first_study_file_is_written_once(command, tmp_path):
+    file = tmp_path / "mine.toml"
+    code, out, _ = command("init", file)
+    assert (code, out) == (0, f"Wrote {file}. Correct it, then: mrscale run {file}\n")
+    code, _, err = command("init", file, "--all-of-us")
+    assert code == 1
+    assert "is there already" in err
 
 
 def test_doctor_reports_as_table_and_as_json(command):

@@ -145,6 +145,18 @@ def test_stages_on_their_own_give_the_result_of_a_whole_run(result, folder, comm
     assert stages.read_text() == whole.read_text()
 
 
+def test_results_are_explained_in_words(result, folder, command):
+    for place in (folder / "run", folder / "run" / "estimates.tsv"):
+        code, out, err = command("explain", place, "--json")
+        assert (code, err) == (0, "")
+        (lines,) = json.loads(out).values()
+        assert lines[0].startswith("Raising exposure by one unit changes outcome by")
+        assert f"Trust in the learned instruments: {result.pairs[0].trust}." in lines
+    code, _, err = command("explain", folder)
+    assert code == 1
+    assert "there are no results in" in err
+
+
 def test_other_encoder_settings_train_again_but_do_not_extract(result, folder):
     before = written(folder / "run")
     text = (folder / "study.toml").read_text()
