@@ -172,6 +172,7 @@ def learn(
     where = best_device(device)
     end_to_end = method == "kernel" and effort.first_layer == "trained"
     model = _started(method, blocks, latent_dims, effort.restarts, seed, end_to_end)
+    read_before = dosages.chunks_read if dosages else 0
     session = Session(blocks, variants, steps, batch_size, seed, ranks, where)
     if dosages is None:
         inputs = session.of_scores()
@@ -190,7 +191,7 @@ def learn(
         resume=resume,
         identity=identity,
         metrics=metrics,
-        chunks_read=lambda: 0 if dosages is None else dosages.chunks_read,
+        chunks_read=lambda: dosages.chunks_read - read_before if dosages else 0,
         progress=progress,
     )
     wraps = tuple(tuple(2.0 ** round(math.log2(w)) for w in plan.wraps) for plan in inputs.plans)

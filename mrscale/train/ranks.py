@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import threading
@@ -100,7 +101,18 @@ def joined() -> Iterator[Ranks]:
     # in the store that torchrun keeps, and wait for ever
     if not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        distributed.init_process_group(backend, timeout=TIMEOUT)
+        store, rank, _ = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+        # torchrun keeps its store over restarts, and in it the addresses of ranks that are gone
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        distributed.init_process_group(
+            backend,
+            store=distributed.PrefixStore(attempt, store),
+            rank=rank,
+            world_size=world,
+            timeout=TIMEOUT,
+        )
+        # threads of gloo that still run when the interpreter ends would abort the process
+        atexit.register(distributed.destroy_process_group)
     yield Ranks(distributed.get_rank(), world)
 
 

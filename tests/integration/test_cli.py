@@ -153,6 +153,33 @@ def test_a_scheduler_that_is_not_there_is_an_engine_error(command, small_store, 
     assert json.loads(out)["kind"] == "EngineError"
 
 
+def test_training_tells_where_its_batches_came_from(command, small_store, tmp_path):
+    study = f'store = "{small_store}"\nfolds = 2\n[encoder]\nmethods = ["linear", "kernel"]\n'
+    study += 'latent_dim = 1\nfactors = 3\nrestarts = 1\nsteps = 40\ninput = "streamed"\n'
+    (tmp_path / "study.toml").write_text(study)
+    code, out, err = command("train", tmp_path / "study.toml")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Encoders are in {tmp_path / 'run' / 'encoders'}; trained on ")
+    assert "dosages streamed (kernel)" in out
+    code, out, err = command("train", "--json", tmp_path / "study.toml")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert told.keys() == {"run", "digest", "trained_on"}
+    assert told["trained_on"]["kernel"] == "dosages streamed"
+
+
+def test_training_without_its_scheduler_ends_with_one_sentence(
+    command, small_store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mrscale.stream.engine.CONNECT_SECONDS", 1)
+    (tmp_path / "study.toml").write_text(f'store = "{small_store}"\nfolds = 2')
+    words = ["train", "--scheduler", "tcp://127.0.0.1:9", tmp_path / "study.toml"]
+    code, out, err = command(*words)
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: no Dask scheduler answered at tcp://127.0.0.1:9 within 1 s")
+    assert err.count("\n") == 1
+
+
 @pytest.fixture
 def own_store(small_store, tmp_path):
     """A copy that may be changed."""

@@ -294,7 +294,7 @@ def test_a_trained_first_layer_is_the_front_end_of_its_encoder(end_to_end, small
 
 
 def test_a_fixed_first_layer_learns_as_much_from_a_stream(small_store, tmp_path):
-    settings = {"steps": 200, "methods": ["flow"]}
+    settings = {"steps": 120, "methods": ["flow"]}
     held = train(study(small_store, tmp_path / "held", **settings), quiet=True)
     streamed = train(
         study(small_store, tmp_path / "streamed", **settings, input="streamed"), quiet=True
@@ -302,19 +302,56 @@ def test_a_fixed_first_layer_learns_as_much_from_a_stream(small_store, tmp_path)
     assert held.done("train") != streamed.done("train")
     for one, other in zip(stories_of(held, "flow"), stories_of(streamed, "flow"), strict=True):
         assert other["held_out"] == pytest.approx(one["held_out"], abs=0.1)
-    records = [json.loads(line) for line in streamed.metrics("flow").read_text().splitlines()]
-    assert [record["step"] for record in records] == [40, 80, 120, 160, 200]
-    assert records[-1]["chunks_read"] >= open_store(small_store).layout.num_chunks
-    assert all(0 <= record["input_wait_share"] <= 1 for record in records)
+    assert [record["step"] for record in looks_of(streamed, "flow")] == [40, 80, 120]
+
+
+def looks_of(folder, what):
+    return [json.loads(line) for line in folder.metrics(what).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def measured(small_store, tmp_path_factory):
+    """Every method with a stream; the path, the kernel and the flow encoders take two looks."""
+    settings = {"methods": ["linear", "kernel", "flow"], "latent_dim": "auto", "steps": 80}
+    run = tmp_path_factory.mktemp("measured") / "run"
+    return train(study(small_store, run, **settings, input="streamed"), quiet=True)
+
+
+def test_every_method_that_learns_is_measured(measured, end_to_end, small_store):
+    for what in ("path", "kernel", "flow"):
+        looks = looks_of(measured, what)
+        assert [look["step"] for look in looks] == [40, 80]
+        assert all(0 <= look["input_wait_share"] <= 1 for look in looks)
+        assert looks[-1]["chunks_read"] >= open_store(small_store).layout.num_chunks
+    assert not measured.metrics("linear").exists()
+    (*_, last) = looks_of(end_to_end[1], "kernel")
+    assert last["chunks_read"] == 0, "dosages were in memory"
+
+
+def test_chunks_are_counted_from_the_start_of_each_training(measured):
+    read = {what: looks_of(measured, what)[-1]["chunks_read"] for what in ("kernel", "flow")}
+    assert read["kernel"] == read["flow"], "the same batches of the same plan"
 
 
 def test_how_encoders_are_trained_is_no_part_of_what_they_learn(small_store):
     store = open_store(small_store)
     plain = training_digest(study(small_store, "run"), store)
-    for how in ({"ranks": 2}, {"prefetch_mib": 3}, {"device": "cpu"}, {"input": "resident"}):
+    hows = [{"ranks": 2}, {"prefetch_mib": 3}, {"device": "cpu"}, {"tensorboard": True}]
+    for how in (*hows, {"input": "resident"}):
         assert training_digest(study(small_store, "run", **how), store) == plain
     for what in ({"input": "streamed"}, {"first_layer": "trained"}, {"restarts": 2}):
         assert training_digest(study(small_store, "run", **what), store) != plain
+
+
+@pytest.mark.parametrize("settings", [{}, {"input": "resident"}])
+def test_a_fixed_first_layer_needs_no_dosages(small_store, settings):
+    asked = study(small_store, "run", methods=["kernel", "flow"], **settings)
+    assert set(trained_on(asked).values()) == {"scores in memory"}
+
+
+def test_whatever_is_asked_to_be_streamed_is_streamed(small_store):
+    asked = study(small_store, "run", **KERNEL | {"methods": ["kernel", "flow"]}, input="streamed")
+    assert set(trained_on(asked).values()) == {"dosages streamed"}
 
 
 def test_dosages_too_large_for_a_quarter_of_the_memory_are_streamed(small_store, monkeypatch):
@@ -324,6 +361,15 @@ def test_dosages_too_large_for_a_quarter_of_the_memory_are_streamed(small_store,
     assert trained_on(asked) == {"kernel": "dosages streamed", "flow": "scores in memory"}
     kept = study(small_store, "run", **KERNEL, input="resident")
     assert trained_on(kept) == {"kernel": "dosages in memory"}
+
+
+def test_ranks_of_a_machine_share_its_memory(small_store, monkeypatch):
+    monkeypatch.setattr("mrscale.workflow.inputs.MEMORY_LIMIT", 4 * 900 * 30)
+    one, two = (study(small_store, "run", **KERNEL, ranks=ranks) for ranks in (1, 2))
+    assert trained_on(one) == {"kernel": "dosages in memory"}
+    assert trained_on(two) == {"kernel": "dosages streamed"}
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert trained_on(one) == {"kernel": "dosages streamed"}
 
 
 def test_a_chunk_damaged_during_training_stops_it_and_is_no_loss_once_mended(damaged, tmp_path):
@@ -348,11 +394,24 @@ def test_a_chunk_damaged_during_training_stops_it_and_is_no_loss_once_mended(dam
     same_encoders(train(asked, quiet=True), whole, "kernel")
 
 
-def test_a_scheduler_that_does_not_answer_is_named_before_training(small_store, tmp_path):
+def test_a_scheduler_that_does_not_answer_is_named_before_training(
+    small_store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mrscale.stream.engine.CONNECT_SECONDS", 1)
     asked = study(small_store, tmp_path / "run", input="streamed")
-    asked = asked.model_copy(update={"scheduler": "tcp://127.0.0.1:9"})
-    with pytest.raises(EngineError, match=r"no Dask scheduler answered at tcp://127.0.0.1:9"):
-        train(asked, quiet=True)
+    silent = asked.model_copy(update={"scheduler": "tcp://127.0.0.1:9"})
+    refused = pytest.raises(EngineError, match=r"no Dask scheduler answered at tcp://127.0.0.1:9")
+    with refused:
+        train(silent, quiet=True)
+    folder = RunFolder(tmp_path / "run")
+    assert not folder.prepared(0).exists()
+
+    train(asked, quiet=True)
+    folder.encoder("flow", 0).unlink()
+    folder.reopen("train")
+    with refused:
+        train(silent, quiet=True)
+    assert folder.done("train") is None
 
 
 def test_a_device_that_is_not_there_is_refused(small_store, tmp_path):
