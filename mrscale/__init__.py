@@ -7,10 +7,14 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mrscale.plots.forest import plot_forest
+    from mrscale.plots.instruments import plot_funnel, plot_leave_one_out, plot_scatter
     from mrscale.simulate import simulate
     from mrscale.simulate.designs import redraw_traits, simulate_latent
     from mrscale.store.append import append
@@ -21,12 +25,12 @@ if TYPE_CHECKING:
     from mrscale.workflow.fit_encoder import fit_encoder
     from mrscale.workflow.iv import iv
     from mrscale.workflow.iv_many import iv_many
-    from mrscale.workflow.learned_encoder import load_encoder
+    from mrscale.workflow.learned_encoder import encode, load_encoder
     from mrscale.workflow.learned_iv import learned_iv
     from mrscale.workflow.logistic_iv import logistic_iv
     from mrscale.workflow.per_variant import per_variant
     from mrscale.workflow.split_iv import split_iv
-    from mrscale.workflow.study import run
+    from mrscale.workflow.study import extract, report, run
     from mrscale.workflow.summary_figures import (
         forest_data,
         funnel_data,
@@ -39,7 +43,9 @@ __version__ = "0.1.0"
 __all__ = [
     "append",
     "describe",
+    "encode",
     "estimate",
+    "extract",
     "fit_encoder",
     "forest_data",
     "funnel_data",
@@ -51,8 +57,13 @@ __all__ = [
     "logistic_iv",
     "open",
     "per_variant",
+    "plot_forest",
+    "plot_funnel",
+    "plot_leave_one_out",
+    "plot_scatter",
     "presso",
     "redraw_traits",
+    "report",
     "run",
     "scatter_data",
     "simulate",
@@ -67,7 +78,9 @@ __all__ = [
 _HOMES = {
     "append": ("mrscale.store.append", "append"),
     "describe": ("mrscale.workflow.describing", "describe"),
+    "encode": ("mrscale.workflow.learned_encoder", "encode"),
     "estimate": ("mrscale.workflow.cohort", "estimate"),
+    "extract": ("mrscale.workflow.study", "extract"),
     "fit_encoder": ("mrscale.workflow.fit_encoder", "fit_encoder"),
     "forest_data": ("mrscale.workflow.summary_figures", "forest_data"),
     "funnel_data": ("mrscale.workflow.summary_figures", "funnel_data"),
@@ -79,8 +92,13 @@ _HOMES = {
     "logistic_iv": ("mrscale.workflow.logistic_iv", "logistic_iv"),
     "open": ("mrscale.store.reader", "open_dataset"),
     "per_variant": ("mrscale.workflow.per_variant", "per_variant"),
+    "plot_forest": ("mrscale.plots.forest", "plot_forest"),
+    "plot_funnel": ("mrscale.plots.instruments", "plot_funnel"),
+    "plot_leave_one_out": ("mrscale.plots.instruments", "plot_leave_one_out"),
+    "plot_scatter": ("mrscale.plots.instruments", "plot_scatter"),
     "presso": ("mrscale.workflow.summary_mr", "presso"),
     "redraw_traits": ("mrscale.simulate.designs", "redraw_traits"),
+    "report": ("mrscale.workflow.study", "report"),
     "run": ("mrscale.workflow.study", "run"),
     "scatter_data": ("mrscale.workflow.summary_figures", "scatter_data"),
     "simulate": ("mrscale.simulate", "simulate"),
@@ -96,11 +114,20 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    if module.startswith("mrscale.simulate"):
-        # importing a package leaves it here under its name, which is a function's as well
-        globals()["simulate"] = import_module("mrscale.simulate").simulate
     return getattr(import_module(module), attribute)
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
+
+
+class _Module(ModuleType):
+    """Keeps ``mr.report`` and ``mr.simulate`` the functions when the packages of these names are
+    imported, which Python would put here in their place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Module

@@ -9,6 +9,7 @@ import difflib
 import re
 import reprlib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -260,6 +261,19 @@ def load_study(path: str | Path) -> Study:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name} is not valid TOML: {error}") from None
     return _anchored(parse_study(raw), path.parent.resolve())
+
+
+def as_study(study: Study | str | Path | Mapping[str, Any]) -> Study:
+    """A study however it is given: read from its file, or checked if it is a nested mapping.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_study` and :func:`parse_study`.
+    """
+    if isinstance(study, Study):
+        return study
+    return parse_study(dict(study)) if isinstance(study, Mapping) else load_study(study)
 
 
 def parse_study(raw: dict[str, Any]) -> Study:

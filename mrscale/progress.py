@@ -1,10 +1,11 @@
-"""Progress for people: a bar on a terminal, nothing elsewhere."""
+"""Progress for people: a bar on a terminal or in a notebook, nothing elsewhere."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Protocol
 
 from rich.console import Console
@@ -38,7 +39,7 @@ def bar(title: str, total: float | None = None, *, quiet: bool = False) -> Itera
     total : float, optional
         Amount at which the bar is full; without it a spinner and the elapsed time are shown.
     quiet : bool, default False
-        Show nothing even on a terminal.
+        Show nothing even on a terminal or in a notebook.
 
     Yields
     ------
@@ -46,7 +47,9 @@ def bar(title: str, total: float | None = None, *, quiet: bool = False) -> Itera
         Call it with the amount done since the last call and an optional short note.
     """
     console = Console(file=sys.stderr)
-    if quiet or not console.is_terminal:
+    # rich draws in a notebook by a widget
+    in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None
+    if quiet or not (console.is_terminal or in_notebook):
         yield silent
         return
     columns = (

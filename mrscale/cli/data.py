@@ -135,7 +135,7 @@ def extract(
     )
     if study is None and out is None:
         raise InputError("extract needs a place for the store; give --out FOLDER or a study.toml")
-    store = extract_store(chosen, out or chosen.store_path, quiet=quiet)
+    store = extract_store(chosen, out, quiet=quiet)
     counts = store.manifest["environments"]
     shown = ", ".join(f"{name} {show_count(n)}" for name, n in counts.items())
     text = (

@@ -12,6 +12,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 
+from mrscale.plots import numbers
+from mrscale.plots.training import scree, training
 from mrscale.provenance import write_text
 from mrscale.report import control, export, figures, words
 from mrscale.results import PairResult, StudyResult
@@ -58,7 +60,9 @@ def render(result: StudyResult, *, clock: Mapping[str, Any] | None = None) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.globals.update(words=words, show=control.show, VERDICTS=VERDICTS, TRUST=TRUST)
+    page.globals.update(
+        words=words, numbers=numbers, show=control.show, VERDICTS=VERDICTS, TRUST=TRUST
+    )
     return page.get_template("report.html").render(
         result=result,
         sections=[_section(pair, f"pair{i}") for i, pair in enumerate(result.pairs)],
@@ -70,7 +74,7 @@ def render(result: StudyResult, *, clock: Mapping[str, Any] | None = None) -> st
         ],
         people=_shown(result.people),
         variants=[(status, f"{count:,}") for status, count in result.variants.items()],
-        missing=words.share(result.missing_rate),
+        missing=numbers.share(result.missing_rate),
         provenance=_flat(result.provenance),
         clock=_flat(clock or {}),
     )
@@ -113,7 +117,7 @@ def _section(pair: PairResult, anchor: str) -> dict[str, Any]:
         "pair": pair,
         "places": words.decimals(pair),
         "forest": _figure(
-            figures.forest(pair),
+            pair.plot_forest(),
             f"{anchor}f",
             words.describe_forest(pair),
             "Each line is a 95 % interval; the filled marker is the headline. Arrows mark "
@@ -128,7 +132,7 @@ def _environments(pair: PairResult, anchor: str) -> Figure | None:
     if not pair.per_environment:
         return None
     return _figure(
-        figures.environments(pair),
+        pair.plot_environments(),
         f"{anchor}e",
         words.describe_environments(pair),
         "2SLS inside each environment with all variants as instruments; the dashed line is the "
@@ -176,7 +180,7 @@ def _curves(method: str, folds: list[Mapping[str, Any]], prefix: str) -> Figure 
         return None
     kept = ", ".join(f"fold {f['fold']} at step {f['best_step']}" for f in folds)
     return _figure(
-        figures.training(folds),
+        training(folds),
         prefix,
         f"Held-out log-likelihood while the {method} encoder was trained; kept: {kept}.",
         "Log-likelihood per person on people held out from training; the dot is the state that "
@@ -194,7 +198,7 @@ def _scree(encoders: Mapping[str, Mapping[str, Any]]) -> Figure | None:
         return None
     factors = encoder["factors"]
     return _figure(
-        figures.scree(folds, factors),
+        scree(folds, factors),
         "scree",
         f"Eigenvalues of the correlation matrix of instruments in each fold; the first {factors} "
         "principal components are what the encoder sees.",

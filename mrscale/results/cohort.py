@@ -8,8 +8,11 @@ from html import escape
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from mrscale.disclosure import show_count
+from mrscale.plots.forest import plot_forest
+from mrscale.plots.instruments import first_stage, plot_leave_one_out
 from mrscale.results.iv import IVResult
 from mrscale.results.logistic import LogisticIVResult
 from mrscale.stats.specification import TestResult
@@ -107,6 +110,27 @@ class CohortResult:
             for row in table.assign(group=name).to_dict("records")
         ]
         return pd.DataFrame(rows, columns=columns)
+
+    def plot_forest(self, ax: Axes | None = None) -> Axes:
+        """Forest plot: everybody together, each environment, and their mean.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+        """
+        table = self.to_dataframe()
+        return plot_forest(table[table["group"] != "without"], ax)
+
+    def plot_first_stage(self, ax: Axes | None = None) -> Axes:
+        """First-stage F of everybody together and of each environment, against 10."""
+        table = self.to_dataframe()
+        table = table[table["group"].isin(["all", "environment"])]
+        return first_stage(pd.Series(table["first_stage_f"].to_numpy(float), table["label"]), ax)
+
+    def plot_leave_one_out(self, ax: Axes | None = None) -> Axes:
+        """Forest plot of everybody but each environment."""
+        return plot_leave_one_out(self.leave_one_environment_out, ax)
 
     def to_dict(self) -> dict[str, Any]:
         """For machines: lists of rows; a number that does not exist is None."""

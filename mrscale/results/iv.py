@@ -8,10 +8,13 @@ from html import escape
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from scipy import stats
 
 from mrscale.disclosure import export_count, is_small, show_count
 from mrscale.errors import InputError
+from mrscale.plots.forest import plot_forest
+from mrscale.plots.instruments import first_stage
 from mrscale.results.parameters import Parameters, number, plain, require_level, rows, text
 from mrscale.stats.clr import clr
 from mrscale.stats.reduced import Meats, Reduced
@@ -155,6 +158,33 @@ class IVResult(Parameters):
             "notes": list(self.notes),
         }
 
+    def plot_forest(self, ax: Axes | None = None) -> Axes:
+        """Forest plot of the exposures' estimates, with the effective F of each.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+        """
+        shown = self.to_dataframe().loc[list(self.exposures)]
+        strength = self.first_stage["effective_f"] if len(self.first_stage) else math.nan
+        return plot_forest(shown.assign(first_stage_f=strength), ax)
+
+    def plot_first_stage(self, ax: Axes | None = None) -> Axes:
+        """Every first-stage F of every exposure, against the rule of thumb of 10.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+        """
+        named = {
+            f"{exposure}: {name}": self.first_stage.loc[exposure, column]
+            for exposure in self.first_stage.index
+            for column, name in _STRENGTHS.items()
+        }
+        return first_stage(pd.Series(named, dtype=float), ax)
+
     def summary(self) -> str:
         """A short text: the estimates, the first stage, the tests and the notes."""
         head = (
@@ -224,6 +254,12 @@ class IVResult(Parameters):
         return 0 if name is None else self.exposures.index(name)
 
 
+_STRENGTHS = {
+    "f": "F",
+    "f_robust": "robust F",
+    "effective_f": "effective F",
+    "conditional_f": "conditional F",
+}
 _NO_INSTRUMENTS = "OLS uses no instruments"
 
 

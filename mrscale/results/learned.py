@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from mrscale.disclosure import export_count, show_count
-from mrscale.results.latent_dim import plot_path
+from mrscale.plots import training
 from mrscale.results.parameters import number, require_level, text
 from mrscale.results.study import Estimate, PairResult, Trust
 from mrscale.stats.pooling import interval
@@ -149,7 +149,19 @@ class LearnedIVResult:
 
     def plot_latent_dim(self, ax: Axes | None = None) -> Axes:
         """Held-out log-likelihood over latent dimensions, the chosen one marked."""
-        return plot_path(self.latent_dim_path, ax)
+        return training.latent_dim(self.latent_dim_path, ax)
+
+    def plot_forest(self, ax: Axes | None = None) -> Axes:
+        """Forest plot of all estimators; see :meth:`PairResult.plot_forest`."""
+        return self.pair.plot_forest(ax)
+
+    def plot_environments(self, ax: Axes | None = None) -> Axes:
+        """Forest plot of 2SLS inside each environment; a dashed line at the headline."""
+        return self.pair.plot_environments(ax)
+
+    def plot_first_stage(self, ax: Axes | None = None) -> Axes:
+        """First-stage F of every estimator, against the rule of thumb of 10."""
+        return self.pair.plot_first_stage(ax)
 
     def summary(self) -> str:
         """A short text: the headline and why, every estimate, and what would explain it away."""

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -15,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from mrscale import places
+from mrscale.disclosure import show_count
 from mrscale.errors import StoreError
 from mrscale.store import manifest as manifests
 from mrscale.store.arrays import location, open_array
@@ -51,6 +53,17 @@ class GenotypeStore:
 
     path: str
     manifest: dict[str, Any] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        names = ((kind, ", ".join(self.names(kind))) for kind in get_args(NameKind))
+        rows = "".join(f"<tr><th>{kind}</th><td>{escape(text)}</td></tr>" for kind, text in names)
+        return f"<p>{escape(str(self))}</p><table>{rows}</table>"
+
+    def __str__(self) -> str:
+        return (
+            f"Genotype store {self.path}: {show_count(self.num_samples)} people, "
+            f"{self.num_variants:,} variants"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "manifest": self.manifest}

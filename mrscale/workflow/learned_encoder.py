@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from safetensors import SafetensorError
 from scipy.special import ndtr
 
 from mrscale.errors import InputError
-from mrscale.results.latent_dim import path_table, plot_path
+from mrscale.plots import people, training
+from mrscale.results.latent_dim import path_table
 from mrscale.results.parameters import number, text
 from mrscale.sampling.plan import blocks
 from mrscale.stats.design import fill_missing
@@ -34,6 +36,7 @@ from mrscale.workflow.learned_data import (
     INSTRUMENT,
     complete_instruments,
     dataset_or_store,
+    instruments_of,
     own_names,
 )
 
@@ -94,7 +97,60 @@ class LearnedEncoder:
 
     def plot_latent_dim(self, ax: Axes | None = None) -> Axes:
         """Held-out log-likelihood over latent dimensions."""
-        return plot_path(self.latent_dim_path, ax)
+        return training.latent_dim(self.latent_dim_path, ax)
+
+    def plot_training(self, ax: Axes | None = None) -> Axes:
+        """Held-out log-likelihood per step of the restart that was kept.
+
+        Raises
+        ------
+        InputError
+            If the encoder is linear, which needs no steps.
+        """
+        if not self.encoder.story.get("history"):
+            raise InputError(
+                "the linear encoder has a closed form, so that there are no steps to draw; fit one "
+                'with method="flow" or "kernel"'
+            )
+        return training.training([{"fold": 0, **self.encoder.story}], ax)
+
+    def plot_latent(self, x: Any, environment: Any = None) -> NDArray[np.object_]:
+        """Where people lie in the first two latent dimensions, a panel per environment.
+
+        Parameters
+        ----------
+        x, environment
+            As :func:`mrscale.fit_encoder` takes them.
+
+        Returns
+        -------
+        ndarray of Axes, shape (E,)
+            Hexagons hold many people each: those with 1 to 20 are left white. Panels are alike if
+            the latent is invariant.
+        """
+        cohort = self._cohort(x, environment)
+        latent, _ = encode_people(self.encoder, cohort)
+        return people.latent(latent, cohort.array("environment"), cohort.names("environments"))
+
+    def plot_invariance(self, x: Any, environment: Any = None) -> NDArray[np.object_]:
+        """Means and spreads per environment, of the principal components that the encoder sees and
+        of the latent that it makes of them.
+
+        Parameters
+        ----------
+        x, environment
+            As :func:`mrscale.fit_encoder` takes them.
+
+        Returns
+        -------
+        ndarray of Axes, shape (2,)
+            Before and after: what is invariant has mean 0 and standard deviation 1 everywhere.
+        """
+        cohort = self._cohort(x, environment)
+        before = over_people(cohort, lambda dosage, _: (self.encoder.front.scores(dosage),))[0]
+        after, _ = encode_people(self.encoder, cohort)
+        places = cohort.names("environments")
+        return people.invariance(before, after, cohort.array("environment"), places)
 
     def transform(self, x: Any) -> NDArray[np.float32]:
         """Latent instruments of people, standard normal in every environment if all is well.
@@ -175,6 +231,11 @@ class LearnedEncoder:
         self._require_instruments(names, cohort.num_variants)
         return encode_people(self.encoder, cohort)
 
+    def _cohort(self, x: Any, environment: Any) -> Cohort:
+        cohort, names = instruments_of(x, environment)
+        self._require_instruments(names, cohort.num_variants)
+        return cohort
+
     def _require_instruments(self, names: list[str], width: int) -> None:
         expected, trained = self.encoder.front.projection.shape[0], self.instruments
         if width != expected:
@@ -230,6 +291,48 @@ def load_encoder(path: str | Path) -> LearnedEncoder:
     )
 
 
+def encode(data: Any, encoder: LearnedEncoder | str | Path) -> xr.Dataset:
+    """Latent instruments and remainder of people, by an encoder fitted on others.
+
+    Parameters
+    ----------
+    data : str, Path, GenotypeStore, xarray.Dataset or array-like, shape (N, M)
+        As for :func:`mrscale.fit_encoder`: the instruments of the training people.
+    encoder : LearnedEncoder, str or Path
+        From :func:`mrscale.fit_encoder`, or where it was saved.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``latent`` (samples, latent) and ``remainder`` (samples, remainder), float32, in the order
+        of the people; the method and its reason in ``attrs``.
+
+    Raises
+    ------
+    InputError
+        As :meth:`LearnedEncoder.transform` and :func:`mrscale.load_encoder`.
+
+    Warnings
+    --------
+    An estimate needs latents of people that the encoder has not seen; :func:`mrscale.learned_iv`
+    and the verb ``mrscale encode`` see to that.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> people = mr.simulate_latent("linear", num_exogenous=1, num_confounded=1, num_people=2000)
+    >>> encoder = mr.fit_encoder(people, method="linear")
+    >>> dict(mr.encode(people, encoder).sizes)
+    {'samples': 2000, 'latent': 1, 'remainder': 1}
+    """
+    held = encoder if isinstance(encoder, LearnedEncoder) else load_encoder(encoder)
+    arrays = {
+        "latent": (("samples", "latent"), held.transform(data)),
+        "remainder": (("samples", "remainder"), held.rest(data)),
+    }
+    return xr.Dataset(arrays, attrs={"method": held.method, "reason": held.reason})
+
+
 def encode_people(
     encoder: Encoder, cohort: Cohort, chosen: NDArray[np.bool_] | None = None
 ) -> Encoded:
@@ -244,17 +347,29 @@ def encode_people(
     chosen : ndarray of bool, shape (N,), optional
         People to encode; everybody by default.
     """
+    latent, remainder = over_people(cohort, encoder.encode, chosen)
+    return latent, remainder
+
+
+def over_people(
+    cohort: Cohort,
+    function: Callable[[NDArray[Any], NDArray[np.int16]], tuple[NDArray[Any], ...]],
+    chosen: NDArray[np.bool_] | None = None,
+) -> list[NDArray[Any]]:
+    """Arrays of people, in their order, that a function makes of the dosages of each block.
+
+    Missing calls are filled before, which is why the environments that it gets are all zero.
+    """
     fill = fill_of(cohort)
 
-    def block(rows: slice) -> Encoded:
+    def block(rows: slice) -> tuple[NDArray[Any], ...]:
         kept = slice(None) if chosen is None else chosen[rows]
         environment = cohort.array("environment", rows)[kept]
         dosage = fill_missing(cohort.expected_dosage(rows)[kept], environment, fill)
-        return encoder.encode(dosage, np.zeros_like(environment))
+        return function(dosage, np.zeros_like(environment))
 
     parts = map_blocks(None, blocks(cohort.num_samples, cohort.layout.chunk_rows), block)
-    latent, remainder = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return latent, remainder
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def _people(x: NDArray[Any]) -> ArrayCohort:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mrscale import __version__, places
-from mrscale.config import Study, load_study
+from mrscale.config import Study, as_study
 from mrscale.errors import MissingExtraError, RunError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest
@@ -20,18 +22,20 @@ from mrscale.workflow.training import require_more_people_than_instruments, trai
 
 logger = logging.getLogger(__name__)
 
+StudyLike = Study | str | Path | Mapping[str, Any]
 
-def run(study: Study | str | Path, *, quiet: bool = False) -> StudyResult:
+
+def run(study: StudyLike, *, quiet: bool = False) -> StudyResult:
     """Do every stage of a study: extract, train, encode, estimate, report.
 
     Stages that are done and still valid are skipped, an interrupted one is resumed.
 
     Parameters
     ----------
-    study : Study, str or Path
-        A study, or the path of its ``study.toml``.
+    study : Study, str, Path or mapping
+        A study, the path of its ``study.toml``, or the same keys as nested mappings.
     quiet : bool, default False
-        Show no progress even on a terminal.
+        Show no progress even on a terminal or in a notebook.
 
     Returns
     -------
@@ -42,9 +46,9 @@ def run(study: Study | str | Path, *, quiet: bool = False) -> StudyResult:
     MrscaleError
         If an input, the run folder or an engine does not allow the study.
     """
-    study = study if isinstance(study, Study) else load_study(study)
+    study = as_study(study)
     RunFolder.claim(study)
-    extract(study, study.store_path, quiet=quiet)
+    extract(study, quiet=quiet)
     require_more_people_than_instruments(open_store(study.store_path))
     if study.encoder.methods:
         train(study, quiet=quiet)
@@ -53,8 +57,39 @@ def run(study: Study | str | Path, *, quiet: bool = False) -> StudyResult:
     return report(study)
 
 
-def extract(study: Study, out: str, *, quiet: bool = False) -> GenotypeStore:
-    """Extract genotypes and people into a store; see :func:`pipelines.extract.extract`."""
+def extract(study: StudyLike, out: str | None = None, *, quiet: bool = False) -> GenotypeStore:
+    """Extract genotypes, people and instruments into a genotype store, by Hail on Spark.
+
+    A store that is finished and still valid is left as it is, an interrupted one is continued.
+
+    Parameters
+    ----------
+    study : Study, str, Path or mapping
+        A study, the path of its ``study.toml``, or the same keys as nested mappings.
+    out : str, optional
+        Folder or URL of the store; by default the study's.
+    quiet : bool, default False
+        Show no progress even on a terminal or in a notebook.
+
+    Returns
+    -------
+    GenotypeStore
+        For :func:`mrscale.estimate`, :func:`mrscale.fit_encoder` and, by its ``path``,
+        :func:`mrscale.open`.
+
+    Raises
+    ------
+    MrscaleError
+        If an input or the engine does not allow the extraction.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> biobank = mr.simulate("biobank", num_people=2000, num_variants=20)
+    >>> store = mr.extract("biobank/study.toml")  # doctest: +SKIP
+    """
+    study = as_study(study)
+    out = out or study.store_path
     try:
         from pipelines.extract import extract as extract_store
     except ModuleNotFoundError as error:
@@ -67,14 +102,24 @@ def extract(study: Study, out: str, *, quiet: bool = False) -> GenotypeStore:
     return open_store(out)
 
 
-def report(study: Study) -> StudyResult:
-    """Write the report from the results of the run folder, unless it is there already.
+def report(study: StudyLike) -> StudyResult:
+    """Write ``report.html`` from the results of the run folder, unless it is there already.
+
+    Parameters
+    ----------
+    study : Study, str, Path or mapping
+        A study, the path of its ``study.toml``, or the same keys as nested mappings.
+
+    Returns
+    -------
+    StudyResult
 
     Raises
     ------
     RunError
         If nothing has been estimated yet.
     """
+    study = as_study(study)
     clock = Clock()
     folder = RunFolder.claim(study)
     if folder.done("estimate") is None:

@@ -10,6 +10,8 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
+from mrscale.plots import training
+from mrscale.plots.style import STYLE
 from mrscale.report import figures
 from mrscale.results import PairResult, StudyResult
 
@@ -19,7 +21,7 @@ def _labels(ax: mpl.axes.Axes) -> list[str]:
 
 
 def test_one_row_per_estimate_and_a_truth_line(green_pair: PairResult) -> None:
-    ax = figures.forest(green_pair)
+    ax = green_pair.plot_forest()
     assert _labels(ax) == [e.label for e in green_pair.estimates]
     texts = [t.get_text() for t in ax.texts]
     assert "truth 0.500" in texts
@@ -30,11 +32,11 @@ def test_one_row_per_estimate_and_a_truth_line(green_pair: PairResult) -> None:
 
 
 def test_no_truth_line_without_truth(red_pair: PairResult) -> None:
-    assert not any("truth" in t.get_text() for t in figures.forest(red_pair).texts)
+    assert not any("truth" in t.get_text() for t in red_pair.plot_forest().texts)
 
 
 def test_a_huge_interval_is_clipped_with_arrows(red_pair: PairResult) -> None:
-    ax = figures.forest(red_pair)
+    ax = red_pair.plot_forest()
     low, high = ax.get_xlim()
     assert -0.5 < low < 0
     assert 0.45 < high < 1
@@ -45,27 +47,27 @@ def test_a_huge_interval_is_clipped_with_arrows(red_pair: PairResult) -> None:
 def test_odd_intervals_are_drawn(green_pair: PairResult, end: float) -> None:
     odd = replace(green_pair.estimates[0], ci_lower=-end, ci_upper=end)
     pair = replace(green_pair, estimates=(odd, *green_pair.estimates[1:]))
-    assert figures.to_svg(figures.forest(pair), "a").startswith("<svg")
+    assert figures.to_svg(pair.plot_forest(), "a").startswith("<svg")
 
 
 def test_names_are_text_and_not_markup(green_pair: PairResult) -> None:
     strange = replace(green_pair, exposure=r"$\frac{$ <b>", outcome="y" * 200)
-    ax = figures.forest(strange)
+    ax = strange.plot_forest()
     assert len(ax.get_xlabel()) < 150
     assert "<b>" not in figures.to_svg(ax, "a")
 
 
 def test_environments_and_training(study: StudyResult) -> None:
-    ax = figures.environments(study.pairs[0])
+    ax = study.pairs[0].plot_environments()
     assert _labels(ax) == [f"env{i}" for i in range(1, 6)]
-    curves = figures.training(study.encoders["flow"]["folds"])
+    curves = training.training(study.encoders["flow"]["folds"])
     assert [t.get_text() for t in curves.get_legend().get_texts()] == [
         f"fold {i}" for i in range(4)
     ]
 
 
 def test_the_scree_plot_marks_what_the_encoder_sees(study: StudyResult) -> None:
-    ax = figures.scree(study.encoders["flow"]["folds"], factors=4)
+    ax = training.scree(study.encoders["flow"]["folds"], factors=4)
     assert [t.get_text() for t in ax.get_legend().get_texts()] == [f"fold {i}" for i in range(4)]
     curve, seen = ax.lines[:2]
     assert curve.get_ydata()[:5].tolist() == [4.0, 2.5, 2.0, 1.5, 0.6]
@@ -73,14 +75,14 @@ def test_the_scree_plot_marks_what_the_encoder_sees(study: StudyResult) -> None:
 
 
 def test_draws_into_axes_given_and_leaves_settings_alone(green_pair: PairResult) -> None:
-    before = {key: mpl.rcParams[key] for key in figures.STYLE}
+    before = {key: mpl.rcParams[key] for key in STYLE}
     ax = Figure().add_subplot()
-    assert figures.forest(green_pair, ax) is ax
-    assert {key: mpl.rcParams[key] for key in figures.STYLE} == before
+    assert green_pair.plot_forest(ax) is ax
+    assert {key: mpl.rcParams[key] for key in STYLE} == before
 
 
 def test_svg_is_deterministic_and_ids_are_prefixed(green_pair: PairResult) -> None:
-    first, second = (figures.to_svg(figures.forest(green_pair), "p0") for _ in range(2))
+    first, second = (figures.to_svg(green_pair.plot_forest(), "p0") for _ in range(2))
     assert first == second
     assert 'id="p0-' in first
     assert 'href="#p0-' in first

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from mrscale.plots.numbers import MINUS
 from mrscale.report import words
-from mrscale.report.words import DASH, MINUS
 from mrscale.results import PairResult
 from mrscale.stats.pooling import meta_analysis
 
@@ -94,20 +94,6 @@ def test_anderson_rubin(
 def test_anderson_rubin_not_computed(green_pair: PairResult) -> None:
     pair = replace(green_pair, estimates=green_pair.estimates[-2:])
     assert words.anderson_rubin(pair).startswith("Not computed")
-
-
-def test_numbers() -> None:
-    assert words.number(-0.0001, 2) == "0.00"
-    assert words.number(-1.5, 1) == f"{MINUS}1.5"
-    assert words.number(math.nan, 2) == DASH
-    assert words.number(-math.inf, 2) == f"{MINUS}∞"
-    assert words.number(1.23456e7, 2) == "1.235e+07"
-    assert words.interval(math.nan, 1.0, 2) == DASH
-    assert words.p_value(0.0) == "<1e-300"
-    assert words.f_statistic(1204.4) == "1,204"
-    assert words.share(0.0049) == "0.49 %"
-    assert words.share(1e-6) == "less than 0.01 %"
-    assert words.statistic(-0.0021) == f"{MINUS}0.0021"
 
 
 def test_heterogeneity() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from mrscale.plots import training
 from mrscale.results import Diagnostic, Estimate, PairResult
-from mrscale.results.latent_dim import path_table, plot_path
+from mrscale.results.latent_dim import path_table
 from mrscale.results.learned import LearnedIVResult
 from mrscale.stats.pooling import interval
 
@@ -115,7 +116,7 @@ def test_a_path_tells_the_distance_from_the_best_with_its_error():
 def test_the_path_is_drawn_on_given_or_new_axes():
     table = path_table(PATH, 2)
     given = Figure().add_subplot()
-    assert plot_path(table, given) is given
-    marked = plot_path(table).get_lines()[-1]
+    assert training.latent_dim(table, given) is given
+    marked = training.latent_dim(table).get_lines()[-1]
     assert marked.get_xydata().tolist() == [[2.0, 0.0]]
-    assert plot_path(path_table({}, 1)).get_xlabel().startswith("latent dimension")
+    assert training.latent_dim(path_table({}, 1)).get_xlabel().startswith("latent dimension")

@@ -1,0 +1,200 @@
+"""Figures of instruments: their strength, and their associations with exposure and outcome."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mrscale.plots import numbers
+from mrscale.plots.forest import Row, forest
+from mrscale.plots.style import (
+    BLUE,
+    FAINT,
+    FRAMED,
+    GREY,
+    INK,
+    PALE,
+    STYLE,
+    axes,
+    curve_look,
+    shortened,
+)
+
+WEAK_F = 10.0
+"""Staiger and Stock's rule of thumb, *Econometrica* 65 (1997)."""
+
+
+def first_stage(strength: pd.Series, ax: Axes | None = None) -> Axes:
+    """First-stage F statistics on a logarithmic axis, a dashed line at the rule of thumb of 10.
+
+    Parameters
+    ----------
+    strength : pandas.Series
+        F by name; what is not positive or missing is left out.
+    ax : Axes, optional
+        Where to draw; by default the only axes of a new figure.
+    """
+    shown = strength[strength > 0]
+    with mpl.rc_context(STYLE):
+        ax = axes(ax, 7.2, 1.1 + 0.34 * max(len(shown), 1))
+        ax.set_xscale("log")
+        for y, value in enumerate(shown):
+            weak = value < WEAK_F
+            ax.plot(value, y, "o", color=BLUE, mfc="white" if weak else BLUE, ms=7, zorder=3)
+            ax.annotate(
+                numbers.f_statistic(value),
+                (value, y),
+                (9, 0),
+                textcoords="offset points",
+                va="center_baseline",
+            )
+        ax.set_yticks(range(len(shown)), [shortened(str(n)) for n in shown.index], parse_math=False)
+        ax.set_ylim(len(shown) - 0.4, -0.6)
+        ax.set_xlim(min(1.0, shown.min() / 2, WEAK_F), 3 * max(shown.max(), WEAK_F))
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x", color=PALE, linewidth=0.8)
+        ax.set_axisbelow(True)
+        ax.axvline(WEAK_F, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
+        ax.set_xlabel("first-stage F (dashed: 10, below which instruments are weak)")
+    return ax
+
+
+def plot_scatter(
+    data: pd.DataFrame, estimates: pd.DataFrame | None = None, ax: Axes | None = None
+) -> Axes:
+    """Associations of variants with the outcome against those with the exposure.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        Of :func:`mrscale.scatter_data`.
+    estimates : pandas.DataFrame, optional
+        Of :func:`mrscale.summary_mr`; each row with an estimate is drawn as a line. A handful is
+        best: choose ``methods``.
+    ax : Axes, optional
+        Where to draw; by default the only axes of a new figure.
+
+    Returns
+    -------
+    Axes
+        Bars are 95 % intervals of each association.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> summary = ([0.1, 0.2, 0.3], [0.01] * 3, [0.05, 0.1, 0.16], [0.02] * 3)
+    >>> lines = mr.summary_mr(*summary, methods=["ivw", "egger"])
+    >>> ax = mr.plot_scatter(mr.scatter_data(*summary), lines)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['ivw', 'egger']
+    """
+    with mpl.rc_context(FRAMED):
+        ax = axes(ax, 5.6, 4.2)
+        ax.errorbar(
+            data["beta_exposure"],
+            data["beta_outcome"],
+            xerr=1.96 * data["se_exposure"],
+            yerr=1.96 * data["se_outcome"],
+            fmt="o",
+            color=GREY,
+            ecolor=FAINT,
+            markersize=3.5,
+            linewidth=0.8,
+        )
+        ax.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
+        ax.set_xlim(0)
+        low, high = ax.get_xlim()
+        drawn = () if estimates is None else estimates.dropna(subset=["estimate"]).iterrows()
+        for i, (_, row) in enumerate(drawn):
+            start = 0.0 if math.isnan(row["intercept"]) else row["intercept"]
+            colour, line = curve_look(i)
+            heights = start + row["estimate"] * low, start + row["estimate"] * high
+            ax.plot((low, high), heights, line, color=colour, label=row["method"], linewidth=1.5)
+        ax.set_xlim(low, high)
+        ax.set_xlabel("association with the exposure, per effect allele")
+        ax.set_ylabel("association with the outcome")
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False)
+    return ax
+
+
+def plot_funnel(
+    data: pd.DataFrame, estimates: pd.DataFrame | None = None, ax: Axes | None = None
+) -> Axes:
+    """Precision of each variant's Wald ratio against the ratio; symmetric without pleiotropy.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        Of :func:`mrscale.funnel_data`.
+    estimates : pandas.DataFrame, optional
+        Of :func:`mrscale.summary_mr`; each row with an estimate is drawn as a line.
+    ax : Axes, optional
+        Where to draw; by default the only axes of a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> data = mr.funnel_data([0.1, 0.2], [0.01, 0.01], [0.05, 0.1], [0.02, 0.02])
+    >>> mr.plot_funnel(data).get_ylabel()
+    'precision (1 / standard error)'
+    """
+    with mpl.rc_context(FRAMED):
+        ax = axes(ax, 5.6, 4.2)
+        ax.plot(data["estimate"], data["precision"], "o", color=GREY, markersize=3.5)
+        drawn = () if estimates is None else estimates.dropna(subset=["estimate"]).iterrows()
+        for i, (_, row) in enumerate(drawn):
+            colour, line = curve_look(i)
+            ax.axvline(row["estimate"], color=colour, linestyle=line, label=row["method"])
+        ax.set_ylim(0)
+        ax.set_xlabel("Wald ratio of the variant")
+        ax.set_ylabel("precision (1 / standard error)")
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False)
+    return ax
+
+
+def plot_leave_one_out(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Forest plot of the estimates without each variant (or environment), and with all.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`mrscale.leave_one_out`, or ``leave_one_environment_out`` or
+        ``leave_one_instrument_out`` of a :class:`CohortResult`.
+    ax : Axes, optional
+        Where to draw; by default the only axes of a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> table = mr.leave_one_out([0.1, 0.2], [0.01, 0.01], [0.05, 0.1], [0.02, 0.02])
+    >>> ax = mr.plot_leave_one_out(table)
+    >>> [text.get_text() for text in ax.get_yticklabels()]
+    ['without 1', 'without 2', 'all']
+    """
+    names = table["variant"] if "variant" in table else table["label"]
+    ends = table[["estimate", "ci_lower", "ci_upper"]].astype(float).to_numpy().tolist()
+    rows = [
+        Row(
+            "all" if name == "all" else f"without {name}",
+            estimate,
+            low,
+            high,
+            is_headline=name == "all",
+        )
+        for name, (estimate, low, high) in zip(names, ends, strict=True)
+    ]
+    places = numbers.decimals(float(table["std_error"].median()))
+    return forest(rows, places=places, label="estimate", ax=ax)

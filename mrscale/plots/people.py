@@ -1,0 +1,139 @@
+"""Figures made from people: never a point for a person, only cells and moments of many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mrscale.disclosure import SMALLEST_COUNT
+from mrscale.plots.style import BLUE, FAINT, FRAMED, GREY, ORANGE, PALE, shortened
+
+_REACH = 3.2
+"""Standard deviations shown to either side."""
+_COLUMNS = 5
+
+
+def latent(
+    values: NDArray[Any], environment: NDArray[Any], names: Sequence[str]
+) -> NDArray[np.object_]:
+    """Where people lie in the first two latent dimensions (or in one), a panel per environment.
+
+    Parameters
+    ----------
+    values : ndarray, shape (N, L)
+        Latent instruments.
+    environment : ndarray of int, shape (N,)
+        Codes into ``names``.
+    names : sequence of str
+
+    Returns
+    -------
+    ndarray of Axes, shape (E,)
+        Hexagons (bars, for one dimension) hold shares of the environment's people; those with 1 to
+        20 people are left white. Alike in all panels if the latent is invariant.
+    """
+    is_plane = values.shape[1] > 1
+    with mpl.rc_context(FRAMED):
+        panels = _panels(len(names))
+        for code, (ax, name) in enumerate(zip(panels, names, strict=True)):
+            people = values[environment == code]
+            _hexagons(ax, people) if is_plane else _bars(ax, people[:, 0])
+            ax.set_title(shortened(name, 24), fontsize=9, parse_math=False)
+            ax.set_xlim(-_REACH, _REACH)
+            ax.set_xlabel("latent 1")
+        panels[0].set_ylabel("latent 2" if is_plane else "density")
+    return panels
+
+
+def invariance(
+    before: NDArray[Any], after: NDArray[Any], environment: NDArray[Any], names: Sequence[str]
+) -> NDArray[np.object_]:
+    """Means and spreads per environment of principal components, and of the latent made of them.
+
+    Parameters
+    ----------
+    before : ndarray, shape (N, p)
+        Principal components of the instruments, of mean 0 and variance 1 over all people.
+    after : ndarray, shape (N, L)
+        Latent instruments.
+    environment : ndarray of int, shape (N,)
+        Codes into ``names``.
+    names : sequence of str
+
+    Returns
+    -------
+    ndarray of Axes, shape (2,)
+        Points are means, bars one standard deviation to either side, a colour per coordinate; the
+        grey band is that of a standard normal, which invariant latents have everywhere.
+    """
+    sides = {
+        "principal components": (before, GREY, "s"),
+        "latent instruments": (after, ORANGE, "o"),
+    }
+    with mpl.rc_context(FRAMED):
+        figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(names)), layout="constrained")
+        panels = cast(NDArray[np.object_], figure.subplots(1, 2, sharex=True, sharey=True))
+        for ax, (title, (values, colour, marker)) in zip(panels, sides.items(), strict=True):
+            _moments(ax, values, environment, len(names), colour, marker)
+            ax.set_title(title, fontsize=9)
+            ax.set_xlabel("mean and standard deviation")
+        panels[0].set_yticks(range(len(names)), [shortened(n, 24) for n in names], parse_math=False)
+        panels[0].set_ylim(len(names) - 0.5, -0.5)
+    return panels
+
+
+def _moments(
+    ax: Axes,
+    values: NDArray[Any],
+    environment: NDArray[Any],
+    num: int,
+    colour: str,
+    marker: str,
+) -> None:
+    width = values.shape[1]
+    ax.axvspan(-1, 1, color=PALE, zorder=0, linewidth=0)
+    ax.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
+    for code in range(num):
+        people = values[environment == code]
+        if len(people) <= SMALLEST_COUNT:
+            continue
+        mean, spread = people.mean(axis=0), people.std(axis=0)
+        heights = code + 0.6 * (np.arange(width) - (width - 1) / 2) / max(width, 2)
+        ax.errorbar(mean, heights, xerr=spread, fmt=marker, color=colour, ms=4, linewidth=1)
+
+
+def _panels(number: int) -> NDArray[np.object_]:
+    columns = min(number, _COLUMNS)
+    rows = -(-number // columns)
+    figure = Figure(figsize=(1.95 * columns + 1.3, 2.2 * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for spare in grid[number:]:
+        spare.set_axis_off()
+    return cast(NDArray[np.object_], grid[:number])
+
+
+def _hexagons(ax: Axes, people: NDArray[Any]) -> None:
+    ax.hexbin(
+        people[:, 0],
+        people[:, 1],
+        gridsize=18,
+        extent=(-_REACH, _REACH, -_REACH, _REACH),
+        mincnt=SMALLEST_COUNT + 1,
+        cmap="Blues",
+        linewidths=0.2,
+    )
+    ax.set_ylim(-_REACH, _REACH)
+    ax.set_aspect("equal")
+
+
+def _bars(ax: Axes, people: NDArray[Any]) -> None:
+    edges = np.linspace(-_REACH, _REACH, 25)
+    counts, _ = np.histogram(people, edges)
+    shown = np.where(counts > SMALLEST_COUNT, counts, 0) / (max(len(people), 1) * np.diff(edges))
+    ax.stairs(shown, edges, fill=True, color=BLUE, alpha=0.85)
