@@ -263,7 +263,10 @@ def load_study(path: str | Path) -> Study:
     return _anchored(parse_study(raw), path.parent.resolve())
 
 
-def as_study(study: Study | str | Path | Mapping[str, Any]) -> Study:
+StudyLike = Study | str | Path | Mapping[str, Any]
+
+
+def as_study(study: StudyLike) -> Study:
     """A study however it is given: read from its file, or checked if it is a nested mapping.
 
     Raises

@@ -138,10 +138,6 @@ def extract(
     store = extract_store(chosen, out, quiet=quiet)
     counts = store.manifest["environments"]
     shown = ", ".join(f"{name} {show_count(n)}" for name, n in counts.items())
-    text = (
-        f"Store {store.path}: {show_count(store.num_samples)} people, "
-        f"{store.num_variants:,} variants; {shown}"
-    )
     summary = {
         "store": store.path,
         "digest": store.digest,
@@ -149,7 +145,7 @@ def extract(
         "environments": {name: export_count(n) for name, n in counts.items()},
         "variants": store.manifest["variants"],
     }
-    show(summary, text, as_json)
+    show(summary, f"{store}; {shown}", as_json)
 
 
 @app.command()

@@ -14,12 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mrscale.plots import numbers
-from mrscale.plots.style import FAINT, GREY, INK, STYLE, shortened
+from mrscale.plots.style import FAINT, GREY, INK, PLAIN, STYLE, shortened
 
-PLAIN = (GREY, "s")
 _POINTS_PER_CHARACTER = 5.6
-_NAMES = ("label", "variant", "method")
-"""Columns that may name the rows of a table, the first one present."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def plot_forest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def _row_names(table: pd.DataFrame) -> list[str]:
     if "label" in table:
         return [str(name) for name in table["label"]]
-    columns = [name for name in _NAMES if name in table]
+    columns = [name for name in ("variant", "method") if name in table]
     if not columns:
         return [str(name) for name in table.index]
     lines = table[columns].astype(str).to_numpy()

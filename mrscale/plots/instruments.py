@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 
 from mrscale.plots import numbers
-from mrscale.plots.forest import Row, forest
+from mrscale.plots.forest import plot_forest
 from mrscale.plots.style import (
     BLUE,
     FAINT,
@@ -38,6 +40,7 @@ def first_stage(strength: pd.Series, ax: Axes | None = None) -> Axes:
         Where to draw; by default the only axes of a new figure.
     """
     shown = strength[strength > 0]
+    range_shown = [WEAK_F, *shown]
     with mpl.rc_context(STYLE):
         ax = axes(ax, 7.2, 1.1 + 0.34 * max(len(shown), 1))
         ax.set_xscale("log")
@@ -53,7 +56,7 @@ def first_stage(strength: pd.Series, ax: Axes | None = None) -> Axes:
             )
         ax.set_yticks(range(len(shown)), [shortened(str(n)) for n in shown.index], parse_math=False)
         ax.set_ylim(len(shown) - 0.4, -0.6)
-        ax.set_xlim(min(1.0, shown.min() / 2, WEAK_F), 3 * max(shown.max(), WEAK_F))
+        ax.set_xlim(min(1.0, min(range_shown) / 2), 3 * max(range_shown))
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color=PALE, linewidth=0.8)
         ax.set_axisbelow(True)
@@ -107,12 +110,10 @@ def plot_scatter(
         ax.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
         ax.set_xlim(0)
         low, high = ax.get_xlim()
-        drawn = () if estimates is None else estimates.dropna(subset=["estimate"]).iterrows()
-        for i, (_, row) in enumerate(drawn):
+        for row, look in _lines(estimates):
             start = 0.0 if math.isnan(row["intercept"]) else row["intercept"]
-            colour, line = curve_look(i)
             heights = start + row["estimate"] * low, start + row["estimate"] * high
-            ax.plot((low, high), heights, line, color=colour, label=row["method"], linewidth=1.5)
+            ax.plot((low, high), heights, label=row["method"], **look)
         ax.set_xlim(low, high)
         ax.set_xlabel("association with the exposure, per effect allele")
         ax.set_ylabel("association with the outcome")
@@ -149,10 +150,8 @@ def plot_funnel(
     with mpl.rc_context(FRAMED):
         ax = axes(ax, 5.6, 4.2)
         ax.plot(data["estimate"], data["precision"], "o", color=GREY, markersize=3.5)
-        drawn = () if estimates is None else estimates.dropna(subset=["estimate"]).iterrows()
-        for i, (_, row) in enumerate(drawn):
-            colour, line = curve_look(i)
-            ax.axvline(row["estimate"], color=colour, linestyle=line, label=row["method"])
+        for row, look in _lines(estimates):
+            ax.axvline(row["estimate"], label=row["method"], **look)
         ax.set_ylim(0)
         ax.set_xlabel("Wald ratio of the variant")
         ax.set_ylabel("precision (1 / standard error)")
@@ -185,16 +184,16 @@ def plot_leave_one_out(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ['without 1', 'without 2', 'all']
     """
     names = table["variant"] if "variant" in table else table["label"]
-    ends = table[["estimate", "ci_lower", "ci_upper"]].astype(float).to_numpy().tolist()
-    rows = [
-        Row(
-            "all" if name == "all" else f"without {name}",
-            estimate,
-            low,
-            high,
-            is_headline=name == "all",
-        )
-        for name, (estimate, low, high) in zip(names, ends, strict=True)
-    ]
-    places = numbers.decimals(float(table["std_error"].median()))
-    return forest(rows, places=places, label="estimate", ax=ax)
+    is_all = names == "all"
+    labels = names.astype(str).where(is_all, "without " + names.astype(str))
+    ends = table[["estimate", "ci_lower", "ci_upper"]]
+    return plot_forest(ends.assign(label=labels, headline=is_all), ax)
+
+
+def _lines(estimates: pd.DataFrame | None) -> Iterator[tuple[pd.Series, dict[str, Any]]]:
+    """Estimates to be drawn as lines, with the look of each."""
+    if estimates is None:
+        return
+    for i, (_, row) in enumerate(estimates.dropna(subset=["estimate"]).iterrows()):
+        colour, line = curve_look(i)
+        yield row, {"color": colour, "linestyle": line, "linewidth": 1.5}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -22,11 +22,27 @@ GREY, BLUE, ORANGE, GREEN = "#5f6368", "#0072b2", "#d55e00", "#009e73"
 COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", GREY, "#e69f00")
 LINES = ("-", "--", "-.", ":")
 INK, FAINT, PALE = "#202124", "#9aa0a6", "#e8eaed"
+PLAIN = (GREY, "s")
+_LEARNED = (ORANGE, "D")
+_LOOKS = {
+    "ols": PLAIN,
+    "tsls": PLAIN,
+    "tsls_pc": (BLUE, "o"),
+    "meta": (BLUE, "o"),
+    "oracle": (GREEN, "^"),
+}
 
 
 def axes(ax: Axes | None, width: float, height: float) -> Axes:
     """The axes given, or the only ones of a new figure of this size in inches."""
+    from matplotlib.figure import Figure
+
     return ax or Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def look(key: str) -> tuple[str, str]:
+    """Colour and marker of the estimator of this key; those of the keys not known are learned."""
+    return _LOOKS.get(key, _LEARNED)
 
 
 def curve_look(index: int) -> tuple[str, str]:

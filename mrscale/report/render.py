@@ -115,7 +115,7 @@ def _section(pair: PairResult, anchor: str) -> dict[str, Any]:
     return {
         "anchor": anchor,
         "pair": pair,
-        "places": words.decimals(pair),
+        "places": pair.decimals,
         "forest": _figure(
             pair.plot_forest(),
             f"{anchor}f",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mrscale.plots import numbers
 from mrscale.plots.numbers import interval, number, p_value
 from mrscale.results import Estimate, PairResult
 from mrscale.stats.pooling import MetaAnalysis
@@ -23,14 +22,9 @@ _CAVEATS = {
 }
 
 
-def decimals(pair: PairResult) -> int:
-    """Decimal places that give the headline's standard error two significant digits."""
-    return numbers.decimals(pair[pair.headline].std_error)
-
-
 def answer(pair: PairResult) -> str:
     """The one sentence that a reader takes away."""
-    best, places = pair[pair.headline], decimals(pair)
+    best, places = pair[pair.headline], pair.decimals
     if math.isnan(best.estimate):
         return f"No estimate of the effect of {pair.exposure} on {pair.outcome} is available."
     return (
@@ -79,7 +73,7 @@ def comparison(pair: PairResult) -> str:
 
 
 def _contest(pair: PairResult, best: Estimate, rival: Estimate, truth: float) -> str:
-    places = decimals(pair)
+    places = pair.decimals
     errors = abs(best.estimate - truth), abs(rival.estimate - truth)
     if abs(errors[0] - errors[1]) < 0.5 * min(best.std_error, rival.std_error):
         verdict = (
@@ -117,7 +111,7 @@ def _agreement(pair: PairResult, best: Estimate, rival: Estimate) -> str:
 
 
 def _with_interval(e: Estimate, pair: PairResult) -> str:
-    places = decimals(pair)
+    places = pair.decimals
     span = interval(e.ci_lower, e.ci_upper, places)
     return f"({number(e.estimate, places)}, 95 % interval {span})"
 
@@ -146,7 +140,7 @@ def anderson_rubin(pair: PairResult) -> str:
             "The set is unbounded, the whole line: the instruments are too weak for these data "
             "to exclude any effect size."
         )
-    places = decimals(pair)
+    places = pair.decimals
     pieces = " and ".join(_piece(low, high, places) for low, high in pair.anderson_rubin)
     union = "the union of " if len(pair.anderson_rubin) > 1 else ""
     tail = (
@@ -204,7 +198,7 @@ def describe_environments(pair: PairResult) -> str:
 def _describe(
     title: str, pair: PairResult, rows: tuple[Estimate, ...], name: Callable[[Estimate], str]
 ) -> str:
-    places = decimals(pair)
+    places = pair.decimals
     text = "; ".join(
         f"{name(e)} {number(e.estimate, places)} ({interval(e.ci_lower, e.ci_upper, places)})"
         for e in rows

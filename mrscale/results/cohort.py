@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from mrscale.disclosure import show_count
-from mrscale.plots.forest import plot_forest
-from mrscale.plots.instruments import first_stage, plot_leave_one_out
 from mrscale.results.iv import IVResult
 from mrscale.results.logistic import LogisticIVResult
 from mrscale.stats.specification import TestResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ESTIMATES = (
     "label",
@@ -119,17 +119,23 @@ class CohortResult:
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
         """
+        from mrscale.plots.forest import plot_forest
+
         table = self.to_dataframe()
         return plot_forest(table[table["group"] != "without"], ax)
 
     def plot_first_stage(self, ax: Axes | None = None) -> Axes:
         """First-stage F of everybody together and of each environment, against 10."""
+        from mrscale.plots.instruments import first_stage
+
         table = self.to_dataframe()
         table = table[table["group"].isin(["all", "environment"])]
         return first_stage(pd.Series(table["first_stage_f"].to_numpy(float), table["label"]), ax)
 
     def plot_leave_one_out(self, ax: Axes | None = None) -> Axes:
         """Forest plot of everybody but each environment."""
+        from mrscale.plots.instruments import plot_leave_one_out
+
         return plot_leave_one_out(self.leave_one_environment_out, ax)
 
     def to_dict(self) -> dict[str, Any]:

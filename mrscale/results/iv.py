@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from scipy import stats
 
 from mrscale.disclosure import export_count, is_small, show_count
 from mrscale.errors import InputError
-from mrscale.plots.forest import plot_forest
-from mrscale.plots.instruments import first_stage
 from mrscale.results.parameters import Parameters, number, plain, require_level, rows, text
 from mrscale.stats.clr import clr
 from mrscale.stats.reduced import Meats, Reduced
 from mrscale.stats.sets import ConfidenceSet
 from mrscale.stats.specification import TestResult
 from mrscale.stats.weak import anderson_rubin
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -166,6 +166,8 @@ class IVResult(Parameters):
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
         """
+        from mrscale.plots.forest import plot_forest
+
         shown = self.to_dataframe().loc[list(self.exposures)]
         strength = self.first_stage["effective_f"] if len(self.first_stage) else math.nan
         return plot_forest(shown.assign(first_stage_f=strength), ax)
@@ -178,6 +180,8 @@ class IVResult(Parameters):
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
         """
+        from mrscale.plots.instruments import first_stage
+
         named = {
             f"{exposure}: {name}": self.first_stage.loc[exposure, column]
             for exposure in self.first_stage.index

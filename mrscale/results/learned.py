@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from mrscale.disclosure import export_count, show_count
-from mrscale.plots import training
 from mrscale.results.parameters import number, require_level, text
 from mrscale.results.study import Estimate, PairResult, Trust
 from mrscale.stats.pooling import interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _TABLE = (
     "label",
@@ -149,6 +150,8 @@ class LearnedIVResult:
 
     def plot_latent_dim(self, ax: Axes | None = None) -> Axes:
         """Held-out log-likelihood over latent dimensions, the chosen one marked."""
+        from mrscale.plots import training
+
         return training.latent_dim(self.latent_dim_path, ax)
 
     def plot_forest(self, ax: Axes | None = None) -> Axes:

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from mrscale.plots import numbers
-from mrscale.plots.forest import PLAIN, Row, forest
-from mrscale.plots.instruments import first_stage
-from mrscale.plots.style import BLUE, GREEN, ORANGE, shortened
+from mrscale.plots.style import PLAIN, look, shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Verdict = Literal["pass", "warn", "fail", "info"]
 Trust = Literal["green", "amber", "red"]
-
-_LEARNED = (ORANGE, "D")
-_LOOKS = {
-    "ols": PLAIN,
-    "tsls": PLAIN,
-    "tsls_pc": (BLUE, "o"),
-    "meta": (BLUE, "o"),
-    "oracle": (GREEN, "^"),
-}
-"""Colours and markers of forest plots; those of the other keys are the learned ones."""
 
 
 @dataclass(frozen=True)
@@ -136,35 +126,54 @@ class PairResult:
             One row per estimate, in their order; a dashed line at the truth when it is known. An
             interval beyond the axis ends in an arrow, its numbers still at the right.
         """
-        rows = [
-            _row(e, e.label, _LOOKS.get(e.key, _LEARNED), e.key == self.headline)
-            for e in self.estimates
-        ]
+        rows = [(e, e.label, look(e.key)) for e in self.estimates]
         truth = None if self.truth is None else ("truth", self.truth)
         label = f"change of {shortened(self.outcome)} per unit of {shortened(self.exposure)}"
         return self._forest(rows, truth, label, ax)
 
     def plot_environments(self, ax: Axes | None = None) -> Axes:
         """Forest plot of 2SLS inside each environment; a dashed line at the headline estimate."""
-        rows = [_row(e, e.key, PLAIN) for e in self.per_environment]
+        rows = [(e, e.key, PLAIN) for e in self.per_environment]
         best = self[self.headline].estimate
         line = None if math.isnan(best) else ("headline", best)
         return self._forest(rows, line, "2SLS estimate inside the environment", ax)
 
     def plot_first_stage(self, ax: Axes | None = None) -> Axes:
         """First-stage F of every estimator, against the rule of thumb of 10."""
+        from mrscale.plots.instruments import first_stage
+
         return first_stage(pd.Series({e.label: e.first_stage_f for e in self.estimates}), ax)
 
+    @property
+    def decimals(self) -> int:
+        """Decimal places that give the headline's standard error two significant digits."""
+        return numbers.decimals(self[self.headline].std_error)
+
     def _forest(
-        self, rows: list[Row], line: tuple[str, float] | None, label: str, ax: Axes | None
+        self,
+        shown: list[tuple[Estimate, str, tuple[str, str]]],
+        line: tuple[str, float] | None,
+        label: str,
+        ax: Axes | None,
     ) -> Axes:
-        places = numbers.decimals(self[self.headline].std_error)
+        """Estimates with the name and the look of each."""
+        from mrscale.plots.forest import Row, forest
+
+        rows = [
+            Row(
+                name,
+                e.estimate,
+                e.ci_lower,
+                e.ci_upper,
+                e.first_stage_f,
+                style,
+                is_headline=e.key == self.headline,
+            )
+            for e, name, style in shown
+        ]
+        places = self.decimals
         marked = line and (line[1], f"{line[0]} {numbers.number(line[1], places)}")
         return forest(rows, places=places, reference=marked, label=label, ax=ax)
-
-
-def _row(e: Estimate, name: str, look: tuple[str, str], is_headline: bool = False) -> Row:
-    return Row(name, e.estimate, e.ci_lower, e.ci_upper, e.first_stage_f, look, is_headline)
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from scipy.special import ndtr
 
 from mrscale.errors import InputError
-from mrscale.plots import people, training
 from mrscale.results.latent_dim import path_table
 from mrscale.results.parameters import number, text
 from mrscale.sampling.plan import blocks
@@ -39,6 +37,9 @@ from mrscale.workflow.learned_data import (
     instruments_of,
     own_names,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Encoded = tuple[NDArray[np.float32], NDArray[np.float32]]
 DIAGNOSTICS = ("name", "statistic", "pvalue", "verdict", "meaning")
@@ -97,6 +98,8 @@ class LearnedEncoder:
 
     def plot_latent_dim(self, ax: Axes | None = None) -> Axes:
         """Held-out log-likelihood over latent dimensions."""
+        from mrscale.plots import training
+
         return training.latent_dim(self.latent_dim_path, ax)
 
     def plot_training(self, ax: Axes | None = None) -> Axes:
@@ -107,6 +110,8 @@ class LearnedEncoder:
         InputError
             If the encoder is linear, which needs no steps.
         """
+        from mrscale.plots import training
+
         if not self.encoder.story.get("history"):
             raise InputError(
                 "the linear encoder has a closed form, so that there are no steps to draw; fit one "
@@ -128,6 +133,8 @@ class LearnedEncoder:
             Hexagons hold many people each: those with 1 to 20 are left white. Panels are alike if
             the latent is invariant.
         """
+        from mrscale.plots import people
+
         cohort = self._cohort(x, environment)
         latent, _ = encode_people(self.encoder, cohort)
         return people.latent(latent, cohort.array("environment"), cohort.names("environments"))
@@ -146,9 +153,13 @@ class LearnedEncoder:
         ndarray of Axes, shape (2,)
             Before and after: what is invariant has mean 0 and standard deviation 1 everywhere.
         """
+        from mrscale.plots import people
+
         cohort = self._cohort(x, environment)
-        before = over_people(cohort, lambda dosage, _: (self.encoder.front.scores(dosage),))[0]
-        after, _ = encode_people(self.encoder, cohort)
+        front, encode_block = self.encoder.front, self.encoder.encode
+        before, after, _ = over_people(
+            cohort, lambda dosage, at: (front.scores(dosage), *encode_block(dosage, at))
+        )
         places = cohort.names("environments")
         return people.invariance(before, after, cohort.array("environment"), places)
 
@@ -176,12 +187,12 @@ class LearnedEncoder:
         The encoder has seen the people that it was trained on. Estimates need people that it has
         not: :func:`mrscale.learned_iv` sees to that.
         """
-        return self._encoded(x)[0]
+        return self.latent_and_rest(x)[0]
 
     def rest(self, x: Any) -> NDArray[np.float32]:
         """The remainder, shape (N, K), float32, of mean 0 and variance 1 in the training people;
         for use as controls. As :meth:`transform`."""
-        return self._encoded(x)[1]
+        return self.latent_and_rest(x)[1]
 
     def bounded(self, x: Any) -> NDArray[np.float32]:
         """The latent instruments in (0, 1)^L: ``Phi`` of :meth:`transform`, uniform if all is
@@ -219,7 +230,8 @@ class LearnedEncoder:
             f"{len(self.environments)} environments"
         )
 
-    def _encoded(self, x: Any) -> Encoded:
+    def latent_and_rest(self, x: Any) -> Encoded:
+        """Both :meth:`transform` and :meth:`rest`, in one pass over the people."""
         if isinstance(x, xr.Dataset) and "x" in x:
             x = x["x"]
         if isinstance(x, (str, Path, GenotypeStore, xr.Dataset)):
@@ -326,9 +338,10 @@ def encode(data: Any, encoder: LearnedEncoder | str | Path) -> xr.Dataset:
     {'samples': 2000, 'latent': 1, 'remainder': 1}
     """
     held = encoder if isinstance(encoder, LearnedEncoder) else load_encoder(encoder)
+    latent, remainder = held.latent_and_rest(data)
     arrays = {
-        "latent": (("samples", "latent"), held.transform(data)),
-        "remainder": (("samples", "remainder"), held.rest(data)),
+        "latent": (("samples", "latent"), latent),
+        "remainder": (("samples", "remainder"), remainder),
     }
     return xr.Dataset(arrays, attrs={"method": held.method, "reason": held.reason})
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mrscale import __version__, places
-from mrscale.config import Study, as_study
+from mrscale.config import StudyLike, as_study
 from mrscale.errors import MissingExtraError, RunError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest
@@ -21,8 +19,6 @@ from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import require_more_people_than_instruments, train
 
 logger = logging.getLogger(__name__)
-
-StudyLike = Study | str | Path | Mapping[str, Any]
 
 
 def run(study: StudyLike, *, quiet: bool = False) -> StudyResult:

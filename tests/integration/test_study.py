@@ -326,7 +326,7 @@ def test_flags_are_enough_and_an_unfinished_store_is_finished(cohort, command, t
     out = tmp_path / "s.zarr"
     code, said, err = command(*words(cohort, out))
     assert (code, err) == (0, "")
-    assert said.startswith(f"Store {out}: 240 people, 12 variants; north 120, south 120")
+    assert said.startswith(f"Genotype store {out}: 240 people, 12 variants; north 120, south 120")
     digest = open_store(out).digest
     (out / "manifest.json").unlink()
     code, said, _ = command(*words(cohort, out), "--json")

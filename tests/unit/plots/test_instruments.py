@@ -57,3 +57,8 @@ def test_weak_instruments_are_hollow_and_absent_ones_left_out() -> None:
     assert strong.get_markerfacecolor() != "white"
     low, high = ax.get_xlim()
     assert low <= 1.5 < 1200 < high
+
+
+def test_without_instruments_the_first_stage_is_an_empty_axis_around_ten() -> None:
+    low, high = instruments.first_stage(pd.Series(dtype=float)).get_xlim()
+    assert 0 < low < instruments.WEAK_F < high
