@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mrscale.disclosure import SMALLEST_COUNT
+from mrscale import disclosure
 from mrscale.plots.style import BLUE, FAINT, FRAMED, GREY, ORANGE, PALE, shortened
 
 _REACH = 3.2
@@ -101,7 +101,7 @@ def _moments(
     ax.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
     for code in range(num):
         people = values[environment == code]
-        if len(people) <= SMALLEST_COUNT:
+        if len(people) <= disclosure.policy().limit:
             continue
         mean, spread = people.mean(axis=0), people.std(axis=0)
         heights = code + 0.6 * (np.arange(width) - (width - 1) / 2) / max(width, 2)
@@ -124,7 +124,7 @@ def _hexagons(ax: Axes, people: NDArray[Any]) -> None:
         people[:, 1],
         gridsize=18,
         extent=(-_REACH, _REACH, -_REACH, _REACH),
-        mincnt=SMALLEST_COUNT + 1,
+        mincnt=disclosure.policy().limit + 1,
         cmap="Blues",
         linewidths=0.2,
     )
@@ -135,5 +135,6 @@ def _hexagons(ax: Axes, people: NDArray[Any]) -> None:
 def _bars(ax: Axes, people: NDArray[Any]) -> None:
     edges = np.linspace(-_REACH, _REACH, 25)
     counts, _ = np.histogram(people, edges)
-    shown = np.where(counts > SMALLEST_COUNT, counts, 0) / (max(len(people), 1) * np.diff(edges))
+    counts[counts <= disclosure.policy().limit] = 0
+    shown = counts / (max(len(people), 1) * np.diff(edges))
     ax.stairs(shown, edges, fill=True, color=BLUE, alpha=0.85)

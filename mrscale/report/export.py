@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mrscale.disclosure import AtMost, export_count, parse_count
 from mrscale.errors import RunError
 from mrscale.report import control
 from mrscale.results import Diagnostic, Estimate, PairResult, StudyResult
@@ -57,7 +58,7 @@ def from_json(raw: Mapping[str, Any]) -> StudyResult:
             "pairs": tuple(_pair(p) for p in raw["pairs"]),
             "environments": _counts(raw["environments"]),
             "people": _counts(raw["people"]),
-            "num_people": control.parse(raw["num_people"]),
+            "num_people": parse_count(raw["num_people"]),
             "missing_rate": _number(raw["missing_rate"]),
         }
     )
@@ -88,7 +89,7 @@ def estimates_tsv(result: StudyResult) -> str:
     shown = control.disclose(result)
     table = shown.to_dataframe()
     # from the result and not from the table, whose integers no longer know that they are bounds
-    counts = [control.export(e.num_obs) for pair in shown.pairs for e in pair.estimates]
+    counts = [export_count(e.num_obs) for pair in shown.pairs for e in pair.estimates]
     table["num_obs"] = pd.Series(counts, dtype=object)
     return str(table.to_csv(sep="\t", index=False, na_rep="NA", lineterminator="\n"))
 
@@ -102,8 +103,8 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, np.generic):
         return _plain(value.item())
-    if isinstance(value, control.AtMost):
-        return control.export(value)
+    if isinstance(value, AtMost):
+        return export_count(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
@@ -114,12 +115,12 @@ def _number(value: float | str | None) -> float:
 
 
 def _counts(raw: Mapping[str, int | str]) -> dict[str, int]:
-    return {name: control.parse(count) for name, count in raw.items()}
+    return {name: parse_count(count) for name, count in raw.items()}
 
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "float": _number,
-    "int": control.parse,
+    "int": parse_count,
     "str": str,
 }
 

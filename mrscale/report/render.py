@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 
+from mrscale.disclosure import show_count
 from mrscale.plots import numbers
 from mrscale.plots.training import scree, training
 from mrscale.provenance import write_text
@@ -61,7 +62,7 @@ def render(result: StudyResult, *, clock: Mapping[str, Any] | None = None) -> st
         lstrip_blocks=True,
     )
     page.globals.update(
-        words=words, numbers=numbers, show=control.show, VERDICTS=VERDICTS, TRUST=TRUST
+        words=words, numbers=numbers, show=show_count, VERDICTS=VERDICTS, TRUST=TRUST
     )
     return page.get_template("report.html").render(
         result=result,
@@ -70,7 +71,7 @@ def render(result: StudyResult, *, clock: Mapping[str, Any] | None = None) -> st
         scree=_scree(result.encoders),
         environments=[
             *_shown(result.environments),
-            ("All environments", control.show(result.num_people)),
+            ("All environments", show_count(result.num_people)),
         ],
         people=_shown(result.people),
         variants=[(status, f"{count:,}") for status, count in result.variants.items()],
@@ -208,7 +209,7 @@ def _scree(encoders: Mapping[str, Mapping[str, Any]]) -> Figure | None:
 
 
 def _shown(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    return [(name, control.show(count)) for name, count in counts.items()]
+    return [(name, show_count(count)) for name, count in counts.items()]
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:

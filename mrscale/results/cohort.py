@@ -209,15 +209,8 @@ class CohortResult:
         return f"{test.name}: p = {test.pvalue:.3g}"
 
     def _fit_dict(self) -> dict[str, Any] | None:
-        if self.fit is None:
-            return None
-        found = self.fit.to_dict()
-        if not self._is_bounded:
-            return found
-        for test in ("overidentification", "endogeneity"):
-            if len(found.get(test, {}).get("dof", ())) == 2:
-                found[test]["dof"][1] = None
-        return {**found, "num_obs": self.people, "num_clusters": None}
+        """None, too, where the number of people is hidden: it would follow from F and R2."""
+        return None if self.fit is None or self._is_bounded else self.fit.to_dict()
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -95,7 +95,8 @@ class LogisticIVResult(Parameters):
             "level": level,
             "estimates": rows(self.to_dataframe(level), "parameter"),
             "odds_ratios": rows(self.odds_ratios(level), "exposure"),
-            "first_stage": rows(self.first_stage, "exposure"),
+            # F and R2 together tell how many people there are
+            "first_stage": None if is_small(self.num_obs) else rows(self.first_stage, "exposure"),
             "first_stage_reasons": dict(self.first_stage_reasons),
             "exogeneity": {
                 "name": test.name,

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from mrscale.disclosure import may_tell_more_than
 from mrscale.progress import Advance, silent
 from mrscale.results import Estimate, PairResult
 from mrscale.sampling.plan import blocks
@@ -18,6 +19,7 @@ from mrscale.stats.pooling import MetaAnalysis, interval, meta_analysis
 from mrscale.stats.weak import anderson_rubin
 from mrscale.stream.engine import Client
 from mrscale.workflow.checks import LatentCheck
+from mrscale.workflow.cohorts import Cohort
 from mrscale.workflow.designs import GENOTYPE, Estimator, PairData
 from mrscale.workflow.fitting import (
     Fitted,
@@ -29,6 +31,9 @@ from mrscale.workflow.fitting import (
     with_errors,
 )
 from mrscale.workflow.judgement import RIVAL, LearnedFit, judge
+
+NAIVE = "tsls"
+"""Key of 2SLS on all variants, which is also estimated inside each environment."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +120,13 @@ def fit_pair(
         e.key: [one for one in fitted[len(estimators) :] if one.estimator.key == e.key]
         for e in estimators
     }
+    inside[NAIVE] = [one for one in inside[NAIVE] if _may_be_shown(one, moments, cohort)]
     metas = {key: _meta(ones) for key, ones in inside.items()}
     num_obs = select(moments, GENOTYPE).count
     estimates = [
         replace(one.result(num_obs), q_pvalue=metas[key].q_pvalue) for key, one in by_key.items()
     ]
-    naive = inside["tsls"]
+    naive = inside[NAIVE]
     if naive:
         used = sum(moments[GENOTYPE, one.environment].count for one in naive)
         estimates.insert(3, _meta_result(naive, used, len(names)))
@@ -161,6 +167,13 @@ def _learned_fit(
         from_rival=difference(key, RIVAL),
         from_others={method: difference(key, other) for method, other in others.items()},
     )
+
+
+def _may_be_shown(one: Fitted, moments: FrameMoments, cohort: Cohort) -> bool:
+    """Whether an estimate inside an environment tells no more of its people than their count."""
+    size = int((cohort.array("environment") == one.environment).sum())
+    used = moments[GENOTYPE, one.environment].count
+    return may_tell_more_than(len(one.estimator.columns), used, [size])
 
 
 def _contrast(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mrscale import __version__, places
+from mrscale import __version__, disclosure, places
 from mrscale.config import StudyLike, as_study
 from mrscale.errors import MissingExtraError, RunError
 from mrscale.progress import bar
@@ -86,6 +86,7 @@ def extract(study: StudyLike, out: str | None = None, *, quiet: bool = False) ->
     """
     study = as_study(study)
     out = out or study.store_path
+    disclosure.enforce(study.disclosure.as_policy())
     try:
         from pipelines.extract import extract as extract_store
     except ModuleNotFoundError as error:

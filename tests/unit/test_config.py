@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from mrscale.config import (
     QC,
+    Disclosure,
     Encoder,
     Genotypes,
     Instruments,
@@ -154,7 +155,7 @@ def test_principal_components_are_known_by_name(name, expected):
 
 def test_the_study_file_page_names_every_key():
     page = (Path(__file__).parents[2] / "docs" / "study-file.md").read_text()
-    sections = [Study, Genotypes, People, Traits, Instruments, QC, Encoder, Simulation]
+    sections = [Study, Genotypes, People, Traits, Instruments, QC, Encoder, Disclosure, Simulation]
     keys = {key for section in sections for key in section.model_fields}
     assert [key for key in sorted(keys) if f"`{key}`" not in page and f"[{key}]" not in page] == []
 

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mrscale.disclosure import show_count
 from mrscale.errors import RunError
-from mrscale.report import control, export, load_result, write_report
+from mrscale.report import export, load_result, write_report
 from mrscale.results import StudyResult
 
 
@@ -50,8 +51,8 @@ def test_suppressed_counts_survive_the_round_trip(study: StudyResult, tmp_path: 
     )
     paths = write_report(small, tmp_path)
     read = load_result(paths["result"])
-    assert control.show(read.environments["b"]) == "<=20"
-    assert control.show(read.num_people) == "<=20,009"
+    assert show_count(read.environments["b"]) == "<=20"
+    assert show_count(read.num_people) == "<=20,009"
     before = {k: p.read_bytes() for k, p in paths.items()}
     write_report(read, tmp_path)
     assert {k: p.read_bytes() for k, p in paths.items()} == before

@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mrscale import disclosure
 from mrscale.config import parse_study
+from mrscale.disclosure import show_count
 from mrscale.errors import InputError, RunError
+from mrscale.report.control import suppressed
+from mrscale.store.reader import open_store
 from mrscale.workflow.estimating import Truth, estimate
 from mrscale.workflow.study import report, run
 
@@ -106,3 +110,43 @@ def test_a_truth_that_is_none_is_refused(tmp_path, content):
 def test_an_absent_truth_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no such file .*remove the section"):
         Truth.load(str(tmp_path / "truth.json"))
+
+
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_the_difference_of_two_runs_tells_no_small_count(
+    same_folder, small, changed_store, tmp_path
+):
+    north = np.flatnonzero(small.array("environment") == 0)
+    exposure = small.array("exposure").copy()
+    exposure[north[:100]] = np.nan
+    first = estimate(study(changed_store(exposure=exposure), tmp_path), quiet=True)
+    assert first.pairs[0]["ols"].num_obs == 800
+    exposure[north[:107]] = np.nan
+    earlier = {} if same_folder else {"disclosure": {"earlier": [str(tmp_path / "run")]}}
+    place = tmp_path if same_folder else tmp_path / "second"
+    second = study(changed_store(exposure=exposure), place, seed=1, **earlier)
+    second = estimate(second, quiet=True)
+    pair = second.pairs[0]
+    assert show_count(pair["ols"].num_obs) == "<=799"
+    assert show_count(pair.per_environment[0].num_obs) == f"<={len(north) - 101}"
+    assert suppressed(second)[0].startswith(
+        "people used inside north, exposure → outcome: shown as <="
+    )
+    third = estimate(study(changed_store(exposure=exposure), tmp_path / "third"), quiet=True)
+    assert show_count(third.pairs[0]["ols"].num_obs) == "793"
+
+
+def test_a_run_without_results_is_no_earlier_one(small_store, tmp_path):
+    asked = study(small_store, tmp_path, disclosure={"earlier": [str(tmp_path / "none")]})
+    with pytest.raises(InputError, match=r"earlier in \[disclosure\] .*none has none; correct it"):
+        estimate(asked, quiet=True)
+
+
+def test_a_study_may_hide_more(small_store, tmp_path):
+    north = int((open_store(small_store).array("environment") == 0).sum())
+    hidden = estimate(study(small_store, tmp_path, disclosure={"limit": north}), quiet=True)
+    try:
+        assert show_count(hidden.environments["north"]) == f"<={north}"
+        assert show_count(hidden.num_people).startswith("<=")
+    finally:
+        disclosure.enforce(disclosure.Policy())
