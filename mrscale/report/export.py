@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,18 @@ import pandas as pd
 from mrscale.disclosure import AtMost, export_count, parse_count
 from mrscale.errors import RunError
 from mrscale.report import control
-from mrscale.results import Diagnostic, Estimate, PairResult, StudyResult
+from mrscale.results import (
+    Diagnostic,
+    Estimate,
+    Instrument,
+    LeftOut,
+    LeftOutVariant,
+    PairResult,
+    Sensitivity,
+    StudyResult,
+)
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 def to_json(result: StudyResult) -> dict[str, Any]:
@@ -58,6 +67,7 @@ def from_json(raw: Mapping[str, Any]) -> StudyResult:
             "pairs": tuple(_pair(p) for p in raw["pairs"]),
             "environments": _counts(raw["environments"]),
             "people": _counts(raw["people"]),
+            "left_out": tuple(_read(LeftOutVariant, one) for one in raw["left_out"]),
             "num_people": parse_count(raw["num_people"]),
             "missing_rate": _number(raw["missing_rate"]),
         }
@@ -95,7 +105,7 @@ def estimates_tsv(result: StudyResult) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, StudyResult | PairResult | Estimate | Diagnostic):
+    if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
@@ -121,26 +131,26 @@ def _counts(raw: Mapping[str, int | str]) -> dict[str, int]:
 _READ: dict[str, Callable[[Any], Any]] = {
     "float": _number,
     "int": parse_count,
-    "str": str,
 }
+Row = TypeVar("Row", Estimate, Diagnostic, LeftOut, Sensitivity, Instrument, LeftOutVariant)
 
 
-def _estimate(raw: Mapping[str, Any]) -> Estimate:
-    types = {f.name: str(f.type) for f in fields(Estimate)}
-    return Estimate(**{name: _READ[types[name]](value) for name, value in raw.items()})
-
-
-def _diagnostic(raw: Mapping[str, Any]) -> Diagnostic:
-    return Diagnostic(**{**raw, "statistic": _number(raw["statistic"])})
+def _read(kind: type[Row], raw: Mapping[str, Any]) -> Row:
+    """A row of plain numbers and text, by the types of its fields."""
+    types = {f.name: str(f.type) for f in fields(kind)}
+    return kind(**{name: _READ.get(types[name], str)(value) for name, value in raw.items()})
 
 
 def _pair(raw: Mapping[str, Any]) -> PairResult:
     return PairResult(
         **{
             **raw,
-            "estimates": tuple(_estimate(e) for e in raw["estimates"]),
-            "per_environment": tuple(_estimate(e) for e in raw["per_environment"]),
-            "diagnostics": tuple(_diagnostic(d) for d in raw["diagnostics"]),
+            "estimates": tuple(_read(Estimate, e) for e in raw["estimates"]),
+            "per_environment": tuple(_read(Estimate, e) for e in raw["per_environment"]),
+            "diagnostics": tuple(_read(Diagnostic, d) for d in raw["diagnostics"]),
+            "without": tuple(_read(LeftOut, one) for one in raw["without"]),
+            "sensitivity": tuple(_read(Sensitivity, one) for one in raw["sensitivity"]),
+            "instruments": tuple(_read(Instrument, one) for one in raw["instruments"]),
             "reasons": tuple(raw["reasons"]),
             "anderson_rubin": tuple(
                 (_number(low), _number(high)) for low, high in raw["anderson_rubin"]

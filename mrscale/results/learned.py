@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from mrscale.disclosure import export_count, show_count
 from mrscale.results.parameters import number, require_level, text
-from mrscale.results.study import Estimate, PairResult, Trust
+from mrscale.results.study import Estimate, PairResult, Sensitivity, Trust
 from mrscale.stats.pooling import interval
 
 if TYPE_CHECKING:
@@ -51,10 +51,6 @@ class LearnedIVResult:
         What the latent dimension was chosen by; see
         :func:`mrscale.results.latent_dim.path_table`. Empty if it was given, or chosen by the
         permutation test.
-    sensitivity : pandas.DataFrame
-        ``name``, ``value``, ``lower``, ``upper``, ``meaning``: what would explain the headline
-        away (robustness values; leakage of the confounded part into the latent), and the union of
-        the intervals over encoders, restarts and latent dimensions.
     provenance : dict
         Settings, seed, versions of software.
     """
@@ -67,7 +63,6 @@ class LearnedIVResult:
     environments: tuple[str, ...]
     num_clusters: int | None
     latent_dim_path: pd.DataFrame
-    sensitivity: pd.DataFrame
     provenance: dict[str, Any]
 
     @property
@@ -139,6 +134,15 @@ class LearnedIVResult:
     def diagnostics(self) -> pd.DataFrame:
         """A row per check: ``name``, ``statistic``, ``threshold``, ``verdict``, ``meaning``."""
         return pd.DataFrame([asdict(one) for one in self.pair.diagnostics])
+
+    @property
+    def sensitivity(self) -> pd.DataFrame:
+        """``name``, ``value``, ``lower``, ``upper``, ``meaning``: what would explain the headline
+        away (robustness values; leakage of the confounded part into the latent), the union of the
+        intervals over encoders, restarts and latent dimensions, and the range of the adjusted 2SLS
+        without one instrument."""
+        columns = [f.name for f in fields(Sensitivity)]
+        return pd.DataFrame([asdict(one) for one in self.pair.sensitivity], columns=columns)
 
     @property
     def per_environment(self) -> pd.DataFrame:

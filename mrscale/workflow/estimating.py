@@ -13,6 +13,7 @@ from mrscale.progress import bar
 from mrscale.provenance import Clock, digest, fingerprint, software_versions, write_json
 from mrscale.report import load_result, write_report
 from mrscale.report.control import Published, disclose
+from mrscale.report.export import SCHEMA_VERSION
 from mrscale.results import PairResult, StudyResult
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.engine import engine
@@ -21,6 +22,7 @@ from mrscale.train.encoder import Encoder
 from mrscale.workflow.checks import check_latents
 from mrscale.workflow.designs import PairData, true_latents
 from mrscale.workflow.encoding import encoding_digest, load_encoders
+from mrscale.workflow.instrument_list import left_out
 from mrscale.workflow.latents import Encoders, Latents
 from mrscale.workflow.pair import estimate_pair
 from mrscale.workflow.runfolder import RunFolder
@@ -116,6 +118,7 @@ def _digest(study: Study, store: GenotypeStore, encoders: Encoders) -> str:
     return digest(
         [
             "estimate",
+            SCHEMA_VERSION,
             store.digest,
             learned,
             truth,
@@ -170,6 +173,7 @@ def _study_result(
         missing_rate=manifest["missing_rate"],
         missing=study.genotypes.missing,
         variants=manifest["variants"],
+        left_out=left_out(store),
         people=dict(manifest["people"]),
         encoders={method: _encoder_story(trained) for method, trained in encoders.items()},
         provenance={

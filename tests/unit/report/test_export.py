@@ -73,7 +73,7 @@ def test_no_result_is_explained(tmp_path: Path) -> None:
         load_result(tmp_path / "result.json")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": "1.0"}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": "1.1"}'])
 def test_damaged_result_is_explained(tmp_path: Path, text: str) -> None:
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(RunError, match=r"must be a result\.json as mrscale writes it"):
@@ -81,5 +81,5 @@ def test_damaged_result_is_explained(tmp_path: Path, text: str) -> None:
 
 
 def test_other_schema_version_is_refused(study: StudyResult) -> None:
-    with pytest.raises(RunError, match=r"schema version '1\.0' and has '9'"):
+    with pytest.raises(RunError, match=r"schema version '1\.1' and has '9'"):
         export.from_json(export.to_json(study) | {"schema_version": "9"})
