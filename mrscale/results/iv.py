@@ -115,7 +115,21 @@ class IVResult(Parameters):
     def clr(self, level: float = 0.95, exposure: str | None = None) -> ConfidenceSet:
         """Moreira's conditional likelihood ratio set: as valid, shorter with many instruments.
 
-        Parameters, result and errors are those of :meth:`anderson_rubin`.
+        Parameters
+        ----------
+        level : float, default 0.95
+        exposure : str, optional
+            Name of the exposure; the first if left out.
+
+        Returns
+        -------
+        ConfidenceSet
+            See :func:`mrscale.stats.clr.clr`.
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1, or there is no such exposure.
         """
         require_level(level)
         index = self._exposure_index(exposure)
@@ -129,6 +143,20 @@ class IVResult(Parameters):
         A number that does not exist or is infinite is None, with the reason beside it where
         there is one; an end of a confidence set that is None is infinite. A count of 1 to 20
         people is ``"<=20"``, and all numbers from which it would follow are None.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage of the intervals.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1.
         """
         sets = {"anderson_rubin": self.anderson_rubin, "clr": self.clr}
         told = {
@@ -166,6 +194,21 @@ class IVResult(Parameters):
         ----------
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import numpy as np, mrscale as mr
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.binomial(2, 0.3, (1000, 3))
+        >>> x = z @ [0.3, 0.2, 0.4] + rng.normal(size=1000)
+        >>> fit = mr.iv(0.5 * x + rng.normal(size=1000), x, z)
+        >>> ax = fit.plot_forest()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['exposure']
         """
         from mrscale.plots.forest import plot_forest
 
@@ -180,6 +223,21 @@ class IVResult(Parameters):
         ----------
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import numpy as np, mrscale as mr
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.binomial(2, 0.3, (1000, 3))
+        >>> x = z @ [0.3, 0.2, 0.4] + rng.normal(size=1000)
+        >>> fit = mr.iv(0.5 * x + rng.normal(size=1000), x, z)
+        >>> ax = fit.plot_first_stage()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['exposure: F', 'exposure: robust F', 'exposure: effective F']
         """
         from mrscale.plots.instruments import first_stage
 

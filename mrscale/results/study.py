@@ -171,7 +171,13 @@ class PairResult:
         raise KeyError(f"no estimate {key!r}; there are: {[e.key for e in self.estimates]}")
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per estimator."""
+        """One row per estimator.
+
+        Returns
+        -------
+        DataFrame
+            ``exposure``, ``outcome``, the fields of :class:`Estimate`, and ``headline``.
+        """
         table = pd.DataFrame([asdict(e) for e in self.estimates])
         table.insert(0, "exposure", self.exposure)
         table.insert(1, "outcome", self.outcome)
@@ -190,6 +196,17 @@ class PairResult:
         Axes
             One row per estimate, in their order; a dashed line at the truth when it is known. An
             interval beyond the axis ends in an arrow, its numbers still at the right.
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> fit = mr.learned_iv(
+        ...     people.outcome, people.exposure, people.x, people.environment, method="linear"
+        ... )
+        >>> ax = fit.pair.plot_forest()
+        >>> ax.get_xlabel()
+        'change of outcome per unit of exposure'
         """
         rows = [(e, e.label, look(e.key)) for e in self.estimates]
         truth = None if self.truth is None else ("truth", self.truth)
@@ -197,7 +214,28 @@ class PairResult:
         return self._forest(rows, truth, label, ax)
 
     def plot_environments(self, ax: Axes | None = None) -> Axes:
-        """Forest plot of 2SLS inside each environment; a dashed line at the headline estimate."""
+        """Forest plot of 2SLS inside each environment; a dashed line at the headline estimate.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> fit = mr.learned_iv(
+        ...     people.outcome, people.exposure, people.x, people.environment, method="linear"
+        ... )
+        >>> ax = fit.pair.plot_environments()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['0', '1', '2', '3', '4']
+        """
         rows = [(e, e.key, PLAIN) for e in self.per_environment]
         best = self[self.headline].estimate
         line = None if math.isnan(best) else ("headline", best)
@@ -220,7 +258,28 @@ class PairResult:
         return plot_leave_one_out(pd.DataFrame(rows), ax)
 
     def plot_first_stage(self, ax: Axes | None = None) -> Axes:
-        """First-stage F of every estimator, against the rule of thumb of 10."""
+        """First-stage F of every estimator, against the rule of thumb of 10.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> fit = mr.learned_iv(
+        ...     people.outcome, people.exposure, people.x, people.environment, method="linear"
+        ... )
+        >>> ax = fit.pair.plot_first_stage()
+        >>> [text.get_text() for text in ax.get_yticklabels()][-2:]
+        ['Learned, linear', 'Learned, linear with controls']
+        """
         from mrscale.plots.instruments import first_stage
 
         return first_stage(pd.Series({e.label: e.first_stage_f for e in self.estimates}), ax)
@@ -306,7 +365,7 @@ class StudyResult:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per exposure, outcome and estimator."""
+        """One row per exposure, outcome and estimator; see :meth:`PairResult.to_dataframe`."""
         return pd.concat([pair.to_dataframe() for pair in self.pairs], ignore_index=True)
 
     def summary(self) -> str:

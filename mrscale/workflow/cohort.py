@@ -145,6 +145,20 @@ def estimate(
     2SLS in subsets; the logistic models read it once for each Newton step. Missing calls count as
     their environment's mean. Every estimate with indicators of environments compares people
     within environments only.
+
+    Examples
+    --------
+    ``store.zarr`` holds 900 simulated people of three environments, and 30 variants.
+
+    >>> import mrscale as mr
+    >>> cohort = mr.estimate("store.zarr", exposure="exposure", by="environment")
+    >>> cohort.by_environment[["label", "num_obs"]]
+       label  num_obs
+    0  north      290
+    1  south      285
+    2   west      325
+    >>> cohort.fit.overidentification.name, cohort.meta["I2"].round(2).tolist()
+    ('Hansen J', [0.98, 0.98])
     """
     options = Options(
         instruments, by, estimator, errors, small_sample, first_stage, outcome_model, prevalence

@@ -20,10 +20,11 @@ from mrscale.stats.invariance import Invariance, invariance_test
 from mrscale.stats.misfit import LIKELIHOOD_LIMIT, R2_LIMIT
 from mrscale.train.encoder import Encoder
 from mrscale.train.inputs import TrainingBlock
+from mrscale.workflow.blockwise import encode_people
 from mrscale.workflow.checks import SMALL_ENVIRONMENT, LatentCheck, check_latents
 from mrscale.workflow.cohorts import ArrayCohort, Cohort
 from mrscale.workflow.latents import Latents
-from mrscale.workflow.learned_encoder import DIAGNOSTICS, encode_people
+from mrscale.workflow.learned_encoder import DIAGNOSTICS
 from mrscale.workflow.learning import AS_GOOD
 
 JUDGES_PER_DIMENSION = 10

@@ -41,6 +41,13 @@ def run(study: StudyLike, *, quiet: bool = False) -> StudyResult:
     ------
     MrscaleError
         If an input, the run folder or an engine does not allow the study.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> biobank = mr.simulate("biobank", num_people=2000, num_variants=20)
+    >>> result = mr.run("biobank/study.toml")  # doctest: +SKIP
+    >>> result.pairs[0].headline, result.pairs[0].trust  # doctest: +SKIP
     """
     study = as_study(study)
     RunFolder.claim(study)
@@ -115,6 +122,13 @@ def report(study: StudyLike) -> StudyResult:
     ------
     RunError
         If nothing has been estimated yet.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> biobank = mr.simulate("biobank", num_people=2000, num_variants=20)
+    >>> mr.run("biobank/study.toml").to_dataframe()  # doctest: +SKIP
+    >>> mr.report("biobank/study.toml")  # doctest: +SKIP
     """
     study = as_study(study)
     clock = Clock()
