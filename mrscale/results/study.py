@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from mrscale.plots import numbers
@@ -256,6 +257,29 @@ class PairResult:
         rows = [{name: getattr(one, name) for name in shown} for one in self.without]
         rows.append({name: getattr(best, name) for name in shown} | {"label": "all"})
         return plot_leave_one_out(pd.DataFrame(rows), ax)
+
+    def plot_scatter(self, ax: Axes | None = None) -> Axes:
+        """Associations of the listed instruments with the outcome against those with the exposure,
+        with lines for the headline and 2SLS adjusted for principal components.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+        """
+        from mrscale.plots.instruments import plot_scatter
+
+        data = pd.DataFrame([asdict(one) for one in self.instruments])
+        sign = np.sign(data["beta_exposure"])
+        data = data.assign(
+            beta_exposure=sign * data["beta_exposure"], beta_outcome=sign * data["beta_outcome"]
+        )
+        lines = [
+            {"method": e.label, "estimate": e.estimate, "intercept": math.nan}
+            for e in self.estimates
+            if e.key in ("tsls_pc", self.headline)
+        ]
+        return plot_scatter(data.dropna(), pd.DataFrame(lines), ax)
 
     def plot_first_stage(self, ax: Axes | None = None) -> Axes:
         """First-stage F of every estimator, against the rule of thumb of 10.

@@ -15,11 +15,12 @@ from mrscale.report import load_result, write_report
 from mrscale.report.control import Published, disclose
 from mrscale.report.export import SCHEMA_VERSION
 from mrscale.results import PairResult, StudyResult
+from mrscale.stats.moments import Floats
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.engine import engine
 from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder
-from mrscale.workflow.checks import check_latents
+from mrscale.workflow.checks import check_latents, profiles
 from mrscale.workflow.designs import PairData, true_latents
 from mrscale.workflow.encoding import encoding_digest, load_encoders
 from mrscale.workflow.instrument_list import left_out
@@ -99,7 +100,7 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
             for y in range(len(outcomes)):
                 data = PairData(store, fill, drop, x, y, latents, oracle)
                 pairs.append(estimate_pair(client, data, checks, truth=effect, progress=progress))
-    exact = _study_result(study, store, pairs, encoders, identity)
+    exact = _study_result(study, store, pairs, encoders, latents, identity)
     result = _disclosed(exact, study, folder)
     write_report(result, folder.path, clock=folder.clocks() | {"estimate": clock.record()})
     folder.finish("estimate", identity, clock)
@@ -161,6 +162,7 @@ def _study_result(
     store: GenotypeStore,
     pairs: list[PairResult],
     encoders: Encoders,
+    latents: Latents,
     identity: str,
 ) -> StudyResult:
     manifest = store.manifest
@@ -175,7 +177,11 @@ def _study_result(
         variants=manifest["variants"],
         left_out=left_out(store),
         people=dict(manifest["people"]),
-        encoders={method: _encoder_story(trained) for method, trained in encoders.items()},
+        encoders={
+            method: _encoder_story(trained)
+            | {"profile": _rows_of(profiles(store, latents, method, study.seed))}
+            for method, trained in encoders.items()
+        },
         provenance={
             "command": "mrscale run study.toml",
             "seed": study.seed,
@@ -186,6 +192,14 @@ def _study_result(
             "software": software_versions(),
         },
     )
+
+
+def _rows_of(found: dict[str, tuple[Floats, Floats]]) -> dict[str, dict[str, list[list[float]]]]:
+    """Means and standard deviations of what an encoder makes, a row per environment."""
+    return {
+        kind: {"mean": mean.tolist(), "deviation": deviation.tolist()}
+        for kind, (mean, deviation) in found.items()
+    }
 
 
 def _encoder_story(trained: list[Encoder]) -> dict[str, Any]:

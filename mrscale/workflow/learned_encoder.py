@@ -20,6 +20,7 @@ from mrscale.errors import InputError
 from mrscale.results.latent_dim import path_table
 from mrscale.results.parameters import number, text
 from mrscale.stats.identification import listed
+from mrscale.stats.invariance import profile
 from mrscale.store.reader import GenotypeStore
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.blockwise import Encoded, encode_people, over_people
@@ -212,7 +213,10 @@ class LearnedEncoder:
             cohort, lambda dosage, at: (front.scores(dosage), *encode_block(dosage, at))
         )
         places = cohort.names("environments")
-        return people.invariance(before, after, cohort.array("environment"), places)
+        environment, num = cohort.array("environment"), len(places)
+        return people.invariance(
+            profile(before, environment, num), profile(after, environment, num), places
+        )
 
     def transform(self, x: Any) -> NDArray[np.float32]:
         """Latent instruments of people, standard normal in every environment if all is well.
