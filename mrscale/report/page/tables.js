@@ -28,7 +28,7 @@ function download(table) {
   link.href = URL.createObjectURL(blob);
   link.download = table.dataset.name + ".tsv";
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
 for (const table of document.querySelectorAll("table")) {
