@@ -8,10 +8,10 @@ from typing import Any, cast
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mrscale.disclosure import SMALLEST_COUNT
+from mrscale.plots.figure import Figure
 from mrscale.plots.style import BLUE, FAINT, FRAMED, GREY, ORANGE, PALE, shortened
 
 _REACH = 3.2
