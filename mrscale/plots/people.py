@@ -111,7 +111,7 @@ def _moments(
 def _panels(number: int) -> NDArray[np.object_]:
     columns = min(number, _COLUMNS)
     rows = -(-number // columns)
-    figure = Figure(figsize=(1.95 * columns + 1.3, 2.2 * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(1.95 * columns + 1.3, 2.2 * rows + 0.3), layout="compressed")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for spare in grid[number:]:
         spare.set_axis_off()
