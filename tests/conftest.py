@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,8 +45,6 @@ def kernel(
     for name in [name for name in os.environ if name.startswith(("JUPYTER", "IPYTHON"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
-    scripts = str(Path(sys.executable).parent)
-    monkeypatch.setenv("PATH", os.pathsep.join([scripts, os.environ["PATH"]]))
 
     def execute(notebook: nbformat.NotebookNode) -> None:
         nbclient.NotebookClient(
