@@ -46,10 +46,13 @@ def test_it_runs_and_shows_no_ids(path, kernel, tmp_path):
         pytest.importorskip("pysam")
     notebook = nbformat.read(path, as_version=4)
     kernel(notebook)
-    outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
-    assert [one for one in outputs if one.output_type == "error"] == []
-    pictures = [one for one in outputs if PICTURE in one.get("data", {})]
-    assert len(pictures) >= 2
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [one for cell in code for one in cell.outputs]
+    assert "error" not in {one.output_type for one in outputs}
+    drawing = [cell for cell in code if cell.source.endswith((".figure", "plt.show()"))]
+    pictures = [sum(PICTURE in one.get("data", {}) for one in cell.outputs) for cell in drawing]
+    assert pictures
+    assert set(pictures) == {1}
     shown = {word for one in outputs for word in re.findall(r"\d+", text_of(one))}
     ids = ids_of_people(tmp_path)
     assert bool(ids) == (path.stem in SPARK)
