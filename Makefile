@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint calibrate bench faults clean
+.PHONY: help setup demo test lint docs calibrate bench faults clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,6 +30,9 @@ lint: setup  ## check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: setup  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 calibrate: setup  ## slow: measure bias and coverage of the statistics and of learned instruments
 	$(BIN)/python tests/calibration/learned_bias.py --write docs/calibration.md
 	$(BIN)/python tests/calibration/coverage.py --write docs/calibration.md
@@ -52,5 +55,5 @@ bench: setup  ## slow: measure speed, memory and size beside peers and limits
 faults: setup  ## kill processes in the middle and compare with undisturbed runs
 	$(BIN)/python -m pytest tests/faults
 
-clean:  ## remove the environment and the demo
-	rm -rf $(VENV) demo-run
+clean:  ## remove the environment, the demo and the site
+	rm -rf $(VENV) demo-run site

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from mrscale.store.append import append
     from mrscale.store.reader import open_dataset as open
     from mrscale.store.verify import verify
+    from mrscale.workflow.carried_encoder import encode, load_encoder
     from mrscale.workflow.cohort import estimate
     from mrscale.workflow.describing import describe
     from mrscale.workflow.fit_encoder import fit_encoder
     from mrscale.workflow.iv import iv
     from mrscale.workflow.iv_many import iv_many
-    from mrscale.workflow.learned_encoder import encode, load_encoder
     from mrscale.workflow.learned_iv import learned_iv
     from mrscale.workflow.logistic_iv import logistic_iv
     from mrscale.workflow.per_variant import per_variant
@@ -78,7 +78,7 @@ __all__ = [
 _HOMES = {
     "append": ("mrscale.store.append", "append"),
     "describe": ("mrscale.workflow.describing", "describe"),
-    "encode": ("mrscale.workflow.learned_encoder", "encode"),
+    "encode": ("mrscale.workflow.carried_encoder", "encode"),
     "estimate": ("mrscale.workflow.cohort", "estimate"),
     "extract": ("mrscale.workflow.study", "extract"),
     "fit_encoder": ("mrscale.workflow.fit_encoder", "fit_encoder"),
@@ -88,7 +88,7 @@ _HOMES = {
     "iv_many": ("mrscale.workflow.iv_many", "iv_many"),
     "learned_iv": ("mrscale.workflow.learned_iv", "learned_iv"),
     "leave_one_out": ("mrscale.workflow.summary_figures", "leave_one_out"),
-    "load_encoder": ("mrscale.workflow.learned_encoder", "load_encoder"),
+    "load_encoder": ("mrscale.workflow.carried_encoder", "load_encoder"),
     "logistic_iv": ("mrscale.workflow.logistic_iv", "logistic_iv"),
     "open": ("mrscale.store.reader", "open_dataset"),
     "per_variant": ("mrscale.workflow.per_variant", "per_variant"),

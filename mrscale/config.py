@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from mrscale.disclosure import Policy, PolicyName
 from mrscale.errors import InputError
 
 
@@ -199,6 +200,29 @@ class Simulation(Section):
     """The ``truth.json`` that ``mrscale simulate`` wrote."""
 
 
+class Disclosure(Section):
+    """``[disclosure]``: which counts of people may leave, see ``docs/disclosure.md``."""
+
+    policy: PolicyName = "all-of-us"
+    """Hides counts of 1 to 20 people, and those from which such a count would follow."""
+    limit: int = Field(default=20, ge=0)
+    """Counts of 1 to this many people are hidden; may be raised."""
+    below_policy: bool = False
+    """Allow a limit that is smaller than the policy's."""
+    earlier: tuple[str, ...] = ()
+    """Folders of earlier runs about these people: a count is hidden, too, where it differs by
+    little from one that they have shown."""
+
+    @model_validator(mode="after")
+    def _check_limit(self) -> Disclosure:
+        self.as_policy()
+        return self
+
+    def as_policy(self) -> Policy:
+        """As :func:`mrscale.disclosure.enforce` takes it."""
+        return Policy(self.policy, self.limit, self.below_policy)
+
+
 class Study(Section):
     """A whole study; see :func:`load_study` for the file form."""
 
@@ -220,6 +244,7 @@ class Study(Section):
     instruments: Instruments = Instruments()
     qc: QC = QC()
     encoder: Encoder = Encoder()
+    disclosure: Disclosure = Disclosure()
     simulation: Simulation | None = None
 
     @property
@@ -349,6 +374,7 @@ _PATHS = {
     "instruments": ("file", "liftover"),
     "qc": ("pedigree",),
     "simulation": ("truth",),
+    "disclosure": ("earlier",),
 }
 
 

@@ -20,7 +20,7 @@ from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
 from mrscale.provenance import Clock, digest, software_versions
 from mrscale.store import writer
-from mrscale.store.schema import CALLS, DOSAGES, DosageCode, Layout
+from mrscale.store.schema import CALLS, DOSAGES, VARIANTS, DosageCode, Layout
 from pipelines import (
     clumping,
     counting,
@@ -42,7 +42,6 @@ from pipelines.job import engine_errors, watched
 
 logger = logging.getLogger(__name__)
 
-VARIANTS = "variants.tsv"
 _SHARE = {"start": 0.1, "stage": 0.6, "write": 0.3}
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mrscale import config
-from mrscale.disclosure import is_small, show_count
+from mrscale.disclosure import is_small, policy, show_count
 from mrscale.errors import InputError
 from pipelines.folds import assign_folds
 from pipelines.identifiers import describe_mismatch, read_ids
@@ -228,7 +228,8 @@ def _check_environments(environment: pd.Series) -> None:
         shown = 0 < len(small) <= min(_NAMES_SHOWN, len(counts) - 1)
         names = ", ".join(map(repr, small)) if shown else f"{len(small)} of {len(counts)}"
         raise InputError(
-            f"every environment needs more than 20 people; with {show_count(1)} people: {names}. "
+            f"every environment needs more than {policy().limit} people; with {show_count(1)} "
+            f"people: {names}. "
             "Merge each with another environment, or drop its people by leaving their "
             "environment empty"
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mrscale.disclosure import SMALLEST_COUNT, show_count
+from mrscale.disclosure import policy, show_count
 from mrscale.errors import InputError
 from pipelines.identifiers import describe_mismatch
 from pipelines.tables import column_names, read_table
@@ -114,7 +114,7 @@ def cluster_codes(cluster: pd.Series) -> NDArray[np.int32]:
 def _say_how_related(family_size: NDArray[np.intp]) -> None:
     num_related = int((family_size > 1).sum())
     logger.info("%s people have relatives in the study", show_count(num_related))
-    if family_size.max(initial=0) > max(SMALLEST_COUNT, _LARGE_SHARE * len(family_size)):
+    if family_size.max(initial=0) > max(policy().limit, _LARGE_SHARE * len(family_size)):
         logger.warning(
             "one family has more than %d %% of all people, so that folds cannot be even; raise "
             "kinship_min in [people] or check family_column",

@@ -26,6 +26,7 @@ from mrscale.cli.base import (
     study_of,
 )
 from mrscale.config import Study, load_study
+from mrscale.disclosure import show_count
 from mrscale.errors import InputError
 from mrscale.progress import bar
 
@@ -232,13 +233,12 @@ def demo(
 
 
 def _print_result(study: Study, result: Any, as_json: bool) -> None:
-    from mrscale.report import control
     from mrscale.report.export import to_json
 
     if as_json:
         typer.echo(json.dumps(to_json(result)))
         return
-    people = "; ".join(f"{step} {control.show(count)}" for step, count in result.people.items())
+    people = "; ".join(f"{step} {show_count(count)}" for step, count in result.people.items())
     variants = "; ".join(f"{status} {count:,}" for status, count in result.variants.items())
     typer.echo(f"People: {people}\nVariants: {variants}\n\n{result.summary()}")
     typer.echo(f"\nReport: {Path(study.run) / 'report.html'}")

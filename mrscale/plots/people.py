@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from mrscale.disclosure import SMALLEST_COUNT
+from mrscale import disclosure
 from mrscale.plots.figure import Figure
 from mrscale.plots.style import BLUE, FAINT, FRAMED, GREY, ORANGE, PALE, shortened
 
@@ -52,36 +52,38 @@ def latent(
 
 
 def invariance(
-    before: NDArray[Any], after: NDArray[Any], environment: NDArray[Any], names: Sequence[str]
+    before: tuple[NDArray[Any], NDArray[Any]],
+    after: tuple[NDArray[Any], NDArray[Any]],
+    names: Sequence[str],
+    *,
+    title: str = "principal components",
 ) -> NDArray[np.object_]:
-    """Means and spreads per environment of principal components, and of the latent made of them.
+    """Means and spreads per environment of what latents are made of, and of the latents.
 
     Parameters
     ----------
-    before : ndarray, shape (N, p)
-        Principal components of the instruments, of mean 0 and variance 1 over all people.
-    after : ndarray, shape (N, L)
-        Latent instruments.
-    environment : ndarray of int, shape (N,)
-        Codes into ``names``.
+    before, after : tuple of ndarray, shapes (E, p) and (E, p)
+        Means and standard deviations of p columns in every environment, from
+        :func:`mrscale.stats.invariance.profile`; before, the columns have mean 0 and variance 1
+        over all people.
     names : sequence of str
+        Of the environments.
+    title : str
+        What the columns before are.
 
     Returns
     -------
     ndarray of Axes, shape (2,)
-        Points are means, bars one standard deviation to either side, a colour per coordinate; the
+        Points are means, bars one standard deviation to either side, a mark per coordinate; the
         grey band is that of a standard normal, which invariant latents have everywhere.
     """
-    sides = {
-        "principal components": (before, GREY, "s"),
-        "latent instruments": (after, ORANGE, "o"),
-    }
+    sides = {title: (before, GREY, "s"), "latent instruments": (after, ORANGE, "o")}
     with mpl.rc_context(FRAMED):
         figure = Figure(figsize=(9.6, 1.3 + 0.42 * len(names)), layout="constrained")
         panels = cast(NDArray[np.object_], figure.subplots(1, 2, sharex=True, sharey=True))
-        for ax, (title, (values, colour, marker)) in zip(panels, sides.items(), strict=True):
-            _moments(ax, values, environment, len(names), colour, marker)
-            ax.set_title(title, fontsize=9)
+        for ax, (name, (moments, colour, marker)) in zip(panels, sides.items(), strict=True):
+            _moments(ax, *moments, colour, marker)
+            ax.set_title(name, fontsize=9)
             ax.set_xlabel("mean and standard deviation")
         panels[0].set_yticks(range(len(names)), [shortened(n, 24) for n in names], parse_math=False)
         panels[0].set_ylim(len(names) - 0.5, -0.5)
@@ -89,23 +91,16 @@ def invariance(
 
 
 def _moments(
-    ax: Axes,
-    values: NDArray[Any],
-    environment: NDArray[Any],
-    num: int,
-    colour: str,
-    marker: str,
+    ax: Axes, means: NDArray[Any], spreads: NDArray[Any], colour: str, marker: str
 ) -> None:
-    width = values.shape[1]
+    width = means.shape[1]
     ax.axvspan(-1, 1, color=PALE, zorder=0, linewidth=0)
     ax.axvline(0, color=FAINT, linewidth=0.8, zorder=1)
-    for code in range(num):
-        people = values[environment == code]
-        if len(people) <= SMALLEST_COUNT:
-            continue
-        mean, spread = people.mean(axis=0), people.std(axis=0)
-        heights = code + 0.6 * (np.arange(width) - (width - 1) / 2) / max(width, 2)
-        ax.errorbar(mean, heights, xerr=spread, fmt=marker, color=colour, ms=4, linewidth=1)
+    offsets = 0.6 * (np.arange(width) - (width - 1) / 2) / max(width, 2)
+    for code, (mean, spread) in enumerate(zip(means, spreads, strict=True)):
+        if np.isfinite(mean).all():
+            heights = code + offsets
+            ax.errorbar(mean, heights, xerr=spread, fmt=marker, color=colour, ms=4, linewidth=1)
 
 
 def _panels(number: int) -> NDArray[np.object_]:
@@ -124,7 +119,7 @@ def _hexagons(ax: Axes, people: NDArray[Any]) -> None:
         people[:, 1],
         gridsize=18,
         extent=(-_REACH, _REACH, -_REACH, _REACH),
-        mincnt=SMALLEST_COUNT + 1,
+        mincnt=disclosure.policy().limit + 1,
         cmap="Blues",
         linewidths=0.2,
     )
@@ -135,5 +130,6 @@ def _hexagons(ax: Axes, people: NDArray[Any]) -> None:
 def _bars(ax: Axes, people: NDArray[Any]) -> None:
     edges = np.linspace(-_REACH, _REACH, 25)
     counts, _ = np.histogram(people, edges)
-    shown = np.where(counts > SMALLEST_COUNT, counts, 0) / (max(len(people), 1) * np.diff(edges))
+    counts[counts <= disclosure.policy().limit] = 0
+    shown = counts / (max(len(people), 1) * np.diff(edges))
     ax.stairs(shown, edges, fill=True, color=BLUE, alpha=0.85)

@@ -1,118 +1,109 @@
-"""Disclosure control of a whole result: no count of 1 to 20 people is printed or derivable.
+"""Disclosure control of a whole result: no small count of people is printed or derivable.
 
 Counts that hang together (environments and their total, people used per estimate) are controlled
-together, since a small one could otherwise be found by subtraction.
+together, since a small one could otherwise be found by subtraction; so are counts that readers know
+from earlier results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from dataclasses import replace
 
-from mrscale.disclosure import SMALLEST_COUNT, is_small
+from mrscale.disclosure import AtMost, bounded, is_small, policy, show_count, total_of
 from mrscale.results import PairResult, StudyResult
 
-
-class AtMost(int):
-    """A count of people of which only an upper bound may be known; shown as ``"<=20"``."""
-
-
-def show(count: int) -> str:
-    """A controlled count as text: ``"<=20"`` for a bound, else the number with separators."""
-    return f"<={int(count):,}" if isinstance(count, AtMost) else f"{count:,}"
+Published = dict[str, list[int]]
+"""Exact counts that readers know: of everybody (key ``""``) and of each environment (its name)."""
+EVERYBODY = ""
 
 
-def export(count: int) -> int | str:
-    """A controlled count for a machine-readable file: ``"<=20"`` for a bound, else an int."""
-    return f"<={int(count)}" if isinstance(count, AtMost) else int(count)
-
-
-def parse(exported: int | str) -> int:
-    """The count that :func:`export` wrote."""
-    return AtMost(exported.removeprefix("<=")) if isinstance(exported, str) else exported
-
-
-def bounded(count: int, published: list[int]) -> int:
-    """The count, or a bound if it is small or differs by 1 to 20 from one already published.
-
-    Parameters
-    ----------
-    count : int
-    published : list of int
-        Exact counts of overlapping sets of people that readers will see; a count that may join
-        them is appended.
-    """
-    if isinstance(count, AtMost):
-        return count
-    if is_small(count):
-        return AtMost(SMALLEST_COUNT)
-    for other in published:
-        if is_small(abs(count - other)):
-            return AtMost(other if count < other else other + SMALLEST_COUNT)
-    published.append(count)
-    return count
-
-
-def total_of(cells: Iterable[int], total: int) -> int:
-    """The total to print under controlled cells: their own sum, as a bound if one cell is one.
-
-    A function of the printed cells alone, so it adds nothing to what they say. Equals ``total``
-    where nothing was suppressed.
-    """
-    cells = list(cells)
-    return AtMost(sum(cells)) if any(isinstance(c, AtMost) for c in cells) else total
-
-
-def disclose(result: StudyResult) -> StudyResult:
+def disclose(result: StudyResult, published: Published | None = None) -> StudyResult:
     """The result with every count of people controlled; applying it twice changes nothing.
 
     Parameters
     ----------
     result : StudyResult
         With exact counts, or already controlled.
+    published : dict of str to list of int, optional
+        Counts that readers know from earlier results about these people. Those that this result
+        shows are added.
 
     Returns
     -------
     StudyResult
         Counts of people that may not leave, or from which one could be derived, are
-        :class:`AtMost`. Estimates are unchanged. ``encoders`` and ``provenance`` are taken to
-        hold no counts of people.
+        :class:`~mrscale.disclosure.AtMost`. Estimates are unchanged. ``encoders`` and
+        ``provenance`` are taken to hold no counts of people.
     """
-    inside: dict[str, list[int]] = {name: [] for name in result.environments}
+    known = {} if published is None else published
     environments = {
-        name: bounded(count, inside[name]) for name, count in result.environments.items()
+        name: bounded(count, known.setdefault(name, []))
+        for name, count in result.environments.items()
     }
+    everyone = known.setdefault(EVERYBODY, [])
     total = total_of(environments.values(), result.num_people)
-    # a bounded total must not come back exactly through another count of the same people
-    known: dict[int, int] = {result.num_people: total} if isinstance(total, AtMost) else {}
-    everyone: list[int] = []
+    hidden: dict[int, int] = {}
+    reach = 0
+    if isinstance(total, AtMost):
+        # a bounded total must not come back through another count of the same people
+        hidden, reach = {result.num_people: total}, total + policy().limit
     total = bounded(total, everyone)
-    people = {
-        reason: bounded(known.get(count, count), everyone)
-        for reason, count in result.people.items()
-    }
-    pairs = tuple(_disclose_pair(p, inside, known, everyone) for p in result.pairs)
-    return replace(result, environments=environments, num_people=total, people=people, pairs=pairs)
+    people = {step: bounded(n, everyone, reach) for step, n in result.people.items()}
+    calls = result.num_people * result.num_variants
+    shown = replace(
+        result,
+        environments=environments,
+        num_people=total,
+        people=people,
+        missing_rate=_missing(result.missing_rate, calls),
+    )
+    pairs = tuple(_disclose_pair(pair, shown, known, hidden) for pair in result.pairs)
+    return replace(shown, pairs=pairs)
 
 
 def _disclose_pair(
-    pair: PairResult, inside: dict[str, list[int]], known: dict[int, int], everyone: list[int]
+    pair: PairResult, shown: StudyResult, known: Published, hidden: dict[int, int]
 ) -> PairResult:
-    cells = [bounded(e.num_obs, inside.setdefault(e.key, [])) for e in pair.per_environment]
+    inside = [bounded(e.num_obs, known.setdefault(e.key, [])) for e in pair.per_environment]
     used = sum(e.num_obs for e in pair.per_environment)
-    total = total_of(cells, used)
-    if isinstance(total, AtMost):
-        known = known | {used: total}
-    else:
-        everyone.append(used)  # readers can add the cells up
+    own = {e.key for e in pair.per_environment}
+    others = sum(n for name, n in shown.environments.items() if name not in own)
+    everyone = known.setdefault(EVERYBODY, [])
 
     def whole(count: int) -> int:
-        return bounded(known.get(count, count), everyone)
+        if isinstance(count, AtMost):
+            return count
+        # people of environments without an estimate of their own, whose counts are not shown
+        rest = [AtMost(others)] if count > used else []
+        cell = total_of([*inside, *rest], count)
+        return bounded(hidden.get(count, cell) if cell == count else cell, everyone)
 
+    estimates = tuple(replace(e, num_obs=whole(e.num_obs)) for e in pair.estimates)
+    if not isinstance(total_of(inside, used), AtMost):
+        everyone.append(used)  # readers can add the cells up
     return replace(
         pair,
-        estimates=tuple(replace(e, num_obs=whole(e.num_obs)) for e in pair.estimates),
+        estimates=estimates,
         per_environment=tuple(
-            replace(e, num_obs=cell) for e, cell in zip(pair.per_environment, cells, strict=True)
+            replace(e, num_obs=cell) for e, cell in zip(pair.per_environment, inside, strict=True)
         ),
     )
+
+
+def _missing(rate: float, calls: int) -> float:
+    """The share of missing calls, NaN if these are so few that they may be those of few people."""
+    return math.nan if math.isnan(rate) or is_small(round(rate * calls)) else rate
+
+
+def suppressed(result: StudyResult) -> list[str]:
+    """What :func:`disclose` hid, a line for each number, with the bound that is shown instead."""
+    cells = [(f"people in {name}", n) for name, n in result.environments.items()]
+    cells.append(("people in all environments", result.num_people))
+    cells += [(f"people {step}", n) for step, n in result.people.items()]
+    for pair in result.pairs:
+        which = f"{pair.exposure} → {pair.outcome}"
+        cells += [(f"people used inside {e.key}, {which}", e.num_obs) for e in pair.per_environment]
+        cells += [(f"people used for “{e.label}”, {which}", e.num_obs) for e in pair.estimates]
+    lines = [f"{what}: shown as {show_count(n)}" for what, n in cells if isinstance(n, AtMost)]
+    return [*lines, *(["share of missing genotypes"] if math.isnan(result.missing_rate) else [])]

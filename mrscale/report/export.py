@@ -5,18 +5,28 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from mrscale.disclosure import AtMost, export_count, parse_count
 from mrscale.errors import RunError
 from mrscale.report import control
-from mrscale.results import Diagnostic, Estimate, PairResult, StudyResult
+from mrscale.results import (
+    Diagnostic,
+    Estimate,
+    Instrument,
+    LeftOut,
+    LeftOutVariant,
+    PairResult,
+    Sensitivity,
+    StudyResult,
+)
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 def to_json(result: StudyResult) -> dict[str, Any]:
@@ -57,7 +67,8 @@ def from_json(raw: Mapping[str, Any]) -> StudyResult:
             "pairs": tuple(_pair(p) for p in raw["pairs"]),
             "environments": _counts(raw["environments"]),
             "people": _counts(raw["people"]),
-            "num_people": control.parse(raw["num_people"]),
+            "left_out": tuple(_read(LeftOutVariant, one) for one in raw["left_out"]),
+            "num_people": parse_count(raw["num_people"]),
             "missing_rate": _number(raw["missing_rate"]),
         }
     )
@@ -88,13 +99,13 @@ def estimates_tsv(result: StudyResult) -> str:
     shown = control.disclose(result)
     table = shown.to_dataframe()
     # from the result and not from the table, whose integers no longer know that they are bounds
-    counts = [control.export(e.num_obs) for pair in shown.pairs for e in pair.estimates]
+    counts = [export_count(e.num_obs) for pair in shown.pairs for e in pair.estimates]
     table["num_obs"] = pd.Series(counts, dtype=object)
     return str(table.to_csv(sep="\t", index=False, na_rep="NA", lineterminator="\n"))
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, StudyResult | PairResult | Estimate | Diagnostic):
+    if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
@@ -102,8 +113,8 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, np.generic):
         return _plain(value.item())
-    if isinstance(value, control.AtMost):
-        return control.export(value)
+    if isinstance(value, AtMost):
+        return export_count(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
@@ -114,32 +125,32 @@ def _number(value: float | str | None) -> float:
 
 
 def _counts(raw: Mapping[str, int | str]) -> dict[str, int]:
-    return {name: control.parse(count) for name, count in raw.items()}
+    return {name: parse_count(count) for name, count in raw.items()}
 
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "float": _number,
-    "int": control.parse,
-    "str": str,
+    "int": parse_count,
 }
+Row = TypeVar("Row", Estimate, Diagnostic, LeftOut, Sensitivity, Instrument, LeftOutVariant)
 
 
-def _estimate(raw: Mapping[str, Any]) -> Estimate:
-    types = {f.name: str(f.type) for f in fields(Estimate)}
-    return Estimate(**{name: _READ[types[name]](value) for name, value in raw.items()})
-
-
-def _diagnostic(raw: Mapping[str, Any]) -> Diagnostic:
-    return Diagnostic(**{**raw, "statistic": _number(raw["statistic"])})
+def _read(kind: type[Row], raw: Mapping[str, Any]) -> Row:
+    """A row of plain numbers and text, by the types of its fields."""
+    types = {f.name: str(f.type) for f in fields(kind)}
+    return kind(**{name: _READ.get(types[name], str)(value) for name, value in raw.items()})
 
 
 def _pair(raw: Mapping[str, Any]) -> PairResult:
     return PairResult(
         **{
             **raw,
-            "estimates": tuple(_estimate(e) for e in raw["estimates"]),
-            "per_environment": tuple(_estimate(e) for e in raw["per_environment"]),
-            "diagnostics": tuple(_diagnostic(d) for d in raw["diagnostics"]),
+            "estimates": tuple(_read(Estimate, e) for e in raw["estimates"]),
+            "per_environment": tuple(_read(Estimate, e) for e in raw["per_environment"]),
+            "diagnostics": tuple(_read(Diagnostic, d) for d in raw["diagnostics"]),
+            "without": tuple(_read(LeftOut, one) for one in raw["without"]),
+            "sensitivity": tuple(_read(Sensitivity, one) for one in raw["sensitivity"]),
+            "instruments": tuple(_read(Instrument, one) for one in raw["instruments"]),
             "reasons": tuple(raw["reasons"]),
             "anderson_rubin": tuple(
                 (_number(low), _number(high)) for low, high in raw["anderson_rubin"]

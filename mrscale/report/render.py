@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +14,17 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 
+from mrscale.disclosure import policy, show_count
 from mrscale.plots import numbers
+from mrscale.plots.people import invariance
 from mrscale.plots.training import scree, training
 from mrscale.provenance import write_text
 from mrscale.report import control, export, figures, words
+from mrscale.report.strobe import checklist
 from mrscale.results import PairResult, StudyResult
 from mrscale.stats.pooling import MetaAnalysis, meta_analysis
 
+_PAGE = Path(__file__).parent / "page"
 VERDICTS = {
     "pass": "✓ passed",
     "warn": "! warning",
@@ -53,30 +59,40 @@ def render(result: StudyResult, *, clock: Mapping[str, Any] | None = None) -> st
     str
     """
     result = control.disclose(result)
+    script = (_PAGE / "tables.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
     page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_PAGE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     page.globals.update(
-        words=words, numbers=numbers, show=control.show, VERDICTS=VERDICTS, TRUST=TRUST
+        words=words, numbers=numbers, show=show_count, VERDICTS=VERDICTS, TRUST=TRUST
     )
+    names = list(result.environments)
     return page.get_template("report.html").render(
         result=result,
         sections=[_section(pair, f"pair{i}") for i, pair in enumerate(result.pairs)],
-        encoders=[_encoder(m, e, f"enc{i}") for i, (m, e) in enumerate(result.encoders.items())],
+        encoders=[
+            _encoder(m, e, names, f"enc{i}") for i, (m, e) in enumerate(result.encoders.items())
+        ],
         scree=_scree(result.encoders),
         environments=[
             *_shown(result.environments),
-            ("All environments", control.show(result.num_people)),
+            ("All environments", show_count(result.num_people)),
         ],
         people=_shown(result.people),
         variants=[(status, f"{count:,}") for status, count in result.variants.items()],
         missing=numbers.share(result.missing_rate),
         provenance=_flat(result.provenance),
         clock=_flat(clock or {}),
+        strobe=checklist(result),
+        suppressed=control.suppressed(result),
+        limit=policy().limit,
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(digest).decode()}",
     )
 
 
@@ -115,7 +131,6 @@ def _section(pair: PairResult, anchor: str) -> dict[str, Any]:
     return {
         "anchor": anchor,
         "pair": pair,
-        "places": pair.decimals,
         "forest": _figure(
             pair.plot_forest(),
             f"{anchor}f",
@@ -125,7 +140,42 @@ def _section(pair: PairResult, anchor: str) -> dict[str, Any]:
         ),
         "environments": _environments(pair, anchor),
         "heterogeneity": _heterogeneity(pair),
+        "first_stage": _figure(
+            pair.plot_first_stage(),
+            f"{anchor}s",
+            words.describe_first_stage(pair),
+            "First-stage F of every estimator; that of learned instruments is the smallest over "
+            "encoders. Hollow: below 10, where 2SLS leans towards OLS and its interval is too "
+            "short.",
+        ),
+        "without": _without(pair, anchor),
+        "scatter": _scatter(pair, anchor),
     }
+
+
+def _without(pair: PairResult, anchor: str) -> Figure | None:
+    if not pair.without:
+        return None
+    return _figure(
+        pair.plot_leave_one_out(),
+        f"{anchor}w",
+        words.describe_without(pair),
+        f"“{pair[pair.headline].label}” without each environment in turn, and with all.",
+    )
+
+
+def _scatter(pair: PairResult, anchor: str) -> Figure | None:
+    if not pair.instruments:
+        return None
+    return _figure(
+        pair.plot_scatter(),
+        f"{anchor}v",
+        f"Associations of {len(pair.instruments):,} variants with {pair.outcome} against those "
+        f"with {pair.exposure}, with lines for the headline and the adjusted 2SLS.",
+        "Associations of each variant with exposure and outcome, environments and covariates "
+        "adjusted for, oriented to raise the exposure; bars are 95 % intervals. Variants that act "
+        "through the exposure alone scatter around one line through the origin.",
+    )
 
 
 def _environments(pair: PairResult, anchor: str) -> Figure | None:
@@ -156,18 +206,44 @@ class EncoderSection:
     columns: list[str]
     rows: list[list[str]]
     curves: Figure | None
+    profile: Figure | None
 
 
-def _encoder(method: str, encoder: Mapping[str, Any], prefix: str) -> EncoderSection:
+def _encoder(
+    method: str, encoder: Mapping[str, Any], names: list[str], prefix: str
+) -> EncoderSection:
     folds = [f for f in _list(encoder.get("folds")) if isinstance(f, Mapping)]
     drawn = ("history", "eigenvalues")
     columns = list(dict.fromkeys(k for f in folds for k in f if k not in drawn))
     return EncoderSection(
         method,
-        _flat({k: v for k, v in encoder.items() if k != "folds" or not folds}),
+        _flat({k: v for k, v in encoder.items() if k != "profile" and (k != "folds" or not folds)}),
         columns,
         [[_text(fold.get(c)) for c in columns] for fold in folds],
         _curves(method, [f for f in folds if f.get("history")], prefix),
+        _profile(method, encoder.get("profile"), names, prefix),
+    )
+
+
+def _profile(
+    method: str, found: Mapping[str, Any] | None, names: list[str], prefix: str
+) -> Figure | None:
+    if not found:
+        return None
+    remainder, latent = (
+        (np.array(found[kind]["mean"], float), np.array(found[kind]["deviation"], float))
+        for kind in ("remainder", "latent")
+    )
+    if not remainder[0].size:
+        return None
+    panels = invariance(remainder, latent, names, title="remainder")
+    return _figure(
+        panels[0],
+        f"{prefix}p",
+        f"Means and standard deviations in {len(names)} environments of the {method} encoder's "
+        f"remainder and of its latent instruments; {words.farthest(latent[0], names)}.",
+        "Of people who did not train the encoder: the remainder may move between environments, the "
+        "latent instruments must not; the grey band is that of a standard normal.",
     )
 
 
@@ -208,7 +284,7 @@ def _scree(encoders: Mapping[str, Mapping[str, Any]]) -> Figure | None:
 
 
 def _shown(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    return [(name, control.show(count)) for name, count in counts.items()]
+    return [(name, show_count(count)) for name, count in counts.items()]
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:

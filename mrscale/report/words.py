@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mrscale.plots.numbers import interval, number, p_value
-from mrscale.results import Estimate, PairResult
+import numpy as np
+from numpy.typing import NDArray
+
+from mrscale.plots.numbers import f_statistic, interval, number, p_value
+from mrscale.results import Estimate, PairResult, StudyResult
 from mrscale.stats.pooling import MetaAnalysis
 
 RIVAL = "tsls_pc"
@@ -193,6 +196,49 @@ def describe_environments(pair: PairResult) -> str:
     """Text alternative of the per-environment figure."""
     title = f"2SLS estimates of {pair.exposure} on {pair.outcome} inside each environment"
     return _describe(title, pair, pair.per_environment, lambda e: e.key)
+
+
+def describe_first_stage(pair: PairResult) -> str:
+    """Text alternative of the figure of first stages."""
+    shown = [e for e in pair.estimates if not math.isnan(e.first_stage_f)]
+    strength = "; ".join(f"{e.label} {f_statistic(e.first_stage_f)}" for e in shown)
+    return f"First-stage F statistics: {strength or 'none'}."
+
+
+def describe_without(pair: PairResult) -> str:
+    """Text alternative of the figure of environments left out."""
+    places = pair.decimals
+    text = "; ".join(
+        f"without {one.label} {number(one.estimate, places)} "
+        f"({interval(one.ci_lower, one.ci_upper, places)})"
+        for one in pair.without
+    )
+    return f"Estimates of {pair.exposure} on {pair.outcome}, one environment left out: {text}."
+
+
+def farthest(means: NDArray[np.float64], names: list[str]) -> str:
+    """Where the means of latents are farthest from zero, in words."""
+    distance = np.nanmax(np.abs(np.nan_to_num(means)), axis=1)
+    code = int(distance.argmax())
+    return f"the latent's mean farthest from zero is {distance[code]:.2f}, in {names[code]}"
+
+
+def instruments(pair: PairResult, num_variants: int) -> str:
+    """Caption of the table of instruments."""
+    listed = len(pair.instruments)
+    which = "All" if listed == num_variants else f"The {listed:,} strongest of {num_variants:,}"
+    return (
+        f"{which} instruments, with their associations per effect allele; a frequency that would "
+        "tell a small count is not shown."
+    )
+
+
+def left_out(result: StudyResult) -> str:
+    """Caption of the table of candidates that are no instruments."""
+    total = sum(count for status, count in result.variants.items() if status != "kept")
+    listed = len(result.left_out)
+    which = "Candidates" if listed >= total else f"The first {listed:,} of {total:,} candidates"
+    return f"{which} that are no instruments, and why."
 
 
 def _describe(

@@ -3,15 +3,30 @@
 from mrscale.results.cohort import CohortResult
 from mrscale.results.iv import IVResult
 from mrscale.results.logistic import LogisticIVResult
-from mrscale.results.study import Diagnostic, Estimate, PairResult, StudyResult, Trust, Verdict
+from mrscale.results.study import (
+    Diagnostic,
+    Estimate,
+    Instrument,
+    LeftOut,
+    LeftOutVariant,
+    PairResult,
+    Sensitivity,
+    StudyResult,
+    Trust,
+    Verdict,
+)
 
 __all__ = [
     "CohortResult",
     "Diagnostic",
     "Estimate",
     "IVResult",
+    "Instrument",
+    "LeftOut",
+    "LeftOutVariant",
     "LogisticIVResult",
     "PairResult",
+    "Sensitivity",
     "StudyResult",
     "Trust",
     "Verdict",

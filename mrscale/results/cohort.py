@@ -96,7 +96,14 @@ class CohortResult:
     notes: tuple[str, ...] = ()
 
     def to_dataframe(self) -> pd.DataFrame:
-        """All estimates in one table, the data of a forest plot; ``group`` says which kind."""
+        """All estimates in one table, the data of a forest plot.
+
+        Returns
+        -------
+        DataFrame
+            ``group`` (``"all"``, ``"environment"``, ``"meta-analysis"`` or ``"without"``) and the
+            columns :data:`ESTIMATES`.
+        """
         tables = {
             "all": self.estimates,
             "environment": self.by_environment,
@@ -118,6 +125,19 @@ class CohortResult:
         ----------
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> cohort = mr.estimate("store.zarr", by="environment")
+        >>> ax = cohort.plot_forest()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['everybody', 'north', 'south', 'west', 'fixed effects', 'random effects']
+        >>> ax.figure.savefig("forest.svg")
         """
         from mrscale.plots.forest import plot_forest
 
@@ -125,7 +145,25 @@ class CohortResult:
         return plot_forest(table[table["group"] != "without"], ax)
 
     def plot_first_stage(self, ax: Axes | None = None) -> Axes:
-        """First-stage F of everybody together and of each environment, against 10."""
+        """First-stage F of everybody together and of each environment, against 10.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> cohort = mr.estimate("store.zarr", by="environment")
+        >>> ax = cohort.plot_first_stage()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['everybody', 'north', 'south', 'west']
+        """
         from mrscale.plots.instruments import first_stage
 
         table = self.to_dataframe()
@@ -133,7 +171,25 @@ class CohortResult:
         return first_stage(pd.Series(table["first_stage_f"].to_numpy(float), table["label"]), ax)
 
     def plot_leave_one_out(self, ax: Axes | None = None) -> Axes:
-        """Forest plot of everybody but each environment."""
+        """Forest plot of everybody but each environment.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> cohort = mr.estimate("store.zarr", by="environment")
+        >>> ax = cohort.plot_leave_one_out()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['without north', 'without south', 'without west']
+        """
         from mrscale.plots.instruments import plot_leave_one_out
 
         return plot_leave_one_out(self.leave_one_environment_out, ax)
@@ -209,15 +265,8 @@ class CohortResult:
         return f"{test.name}: p = {test.pvalue:.3g}"
 
     def _fit_dict(self) -> dict[str, Any] | None:
-        if self.fit is None:
-            return None
-        found = self.fit.to_dict()
-        if not self._is_bounded:
-            return found
-        for test in ("overidentification", "endogeneity"):
-            if len(found.get(test, {}).get("dof", ())) == 2:
-                found[test]["dof"][1] = None
-        return {**found, "num_obs": self.people, "num_clusters": None}
+        """None, too, where the number of people is hidden: it would follow from F and R2."""
+        return None if self.fit is None or self._is_bounded else self.fit.to_dict()
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -115,7 +115,21 @@ class IVResult(Parameters):
     def clr(self, level: float = 0.95, exposure: str | None = None) -> ConfidenceSet:
         """Moreira's conditional likelihood ratio set: as valid, shorter with many instruments.
 
-        Parameters, result and errors are those of :meth:`anderson_rubin`.
+        Parameters
+        ----------
+        level : float, default 0.95
+        exposure : str, optional
+            Name of the exposure; the first if left out.
+
+        Returns
+        -------
+        ConfidenceSet
+            See :func:`mrscale.stats.clr.clr`.
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1, or there is no such exposure.
         """
         require_level(level)
         index = self._exposure_index(exposure)
@@ -128,10 +142,24 @@ class IVResult(Parameters):
 
         A number that does not exist or is infinite is None, with the reason beside it where
         there is one; an end of a confidence set that is None is infinite. A count of 1 to 20
-        people is ``"<=20"``, and degrees of freedom that would tell it are None.
+        people is ``"<=20"``, and all numbers from which it would follow are None.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage of the intervals.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1.
         """
         sets = {"anderson_rubin": self.anderson_rubin, "clr": self.clr}
-        return {
+        told = {
             "outcome": self.outcome,
             "exposures": list(self.exposures),
             "instruments": list(self.instruments),
@@ -155,8 +183,9 @@ class IVResult(Parameters):
                 name: {exposure: _set_dict(of(level, exposure)) for exposure in self.exposures}
                 for name, of in sets.items()
             },
-            "notes": list(self.notes),
+            "notes": list(self._all_notes),
         }
+        return told | dict.fromkeys(_TELLING) if is_small(self.num_obs) else told
 
     def plot_forest(self, ax: Axes | None = None) -> Axes:
         """Forest plot of the exposures' estimates, with the effective F of each.
@@ -165,6 +194,21 @@ class IVResult(Parameters):
         ----------
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import numpy as np, mrscale as mr
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.binomial(2, 0.3, (1000, 3))
+        >>> x = z @ [0.3, 0.2, 0.4] + rng.normal(size=1000)
+        >>> fit = mr.iv(0.5 * x + rng.normal(size=1000), x, z)
+        >>> ax = fit.plot_forest()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['exposure']
         """
         from mrscale.plots.forest import plot_forest
 
@@ -179,6 +223,21 @@ class IVResult(Parameters):
         ----------
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import numpy as np, mrscale as mr
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.binomial(2, 0.3, (1000, 3))
+        >>> x = z @ [0.3, 0.2, 0.4] + rng.normal(size=1000)
+        >>> fit = mr.iv(0.5 * x + rng.normal(size=1000), x, z)
+        >>> ax = fit.plot_first_stage()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['exposure: F', 'exposure: robust F', 'exposure: effective F']
         """
         from mrscale.plots.instruments import first_stage
 
@@ -196,19 +255,22 @@ class IVResult(Parameters):
             f"{show_count(self.num_obs)} people, {self.num_instruments} instruments"
         )
         if self.num_clusters is not None:
-            show = show_count if is_small(self.num_obs) else "{:,}".format
-            head += f", {show(self.num_clusters)} clusters"
-        parts = [head, text(self.to_dataframe())]
-        if len(self.first_stage):
-            parts += ["First stage", text(self.first_stage)]
-        parts += self._test_texts
-        return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
+            head += f", {self._shown_clusters} clusters"
+        parts = [head]
+        if not is_small(self.num_obs):
+            parts.append(text(self.to_dataframe()))
+            if len(self.first_stage):
+                parts += ["First stage", text(self.first_stage)]
+            parts += map(str, self._tests)
+        return "\n".join([*parts, *(f"Note: {note}" for note in self._all_notes)])
 
     __repr__ = summary
 
     def _repr_html_(self) -> str:
+        if is_small(self.num_obs):
+            return f"<p>{escape(self.summary())}</p>"
         first = self.first_stage.to_html(float_format=number) if len(self.first_stage) else ""
-        lines = "".join(f"<p>{escape(line)}</p>" for line in (*self._test_texts, *self.notes))
+        lines = "".join(f"<p>{escape(line)}</p>" for line in (*map(str, self._tests), *self.notes))
         return self.to_dataframe().to_html(float_format=number) + first + lines
 
     @property
@@ -221,14 +283,8 @@ class IVResult(Parameters):
         return self.overidentification, self.endogeneity
 
     @property
-    def _test_texts(self) -> list[str]:
-        """Without the degrees of freedom that would tell a small number of people."""
-        if not is_small(self.num_obs):
-            return [str(test) for test in self._tests]
-        return [
-            str(test) if test.reason else f"{test.name}: p = {test.pvalue:.3g}"
-            for test in self._tests
-        ]
+    def _all_notes(self) -> tuple[str, ...]:
+        return (*self.notes, _FEW) if is_small(self.num_obs) else self.notes
 
     @property
     def _shown_clusters(self) -> int | str | None:
@@ -238,13 +294,10 @@ class IVResult(Parameters):
         return export_count(self.num_clusters)
 
     def _test_dict(self, test: TestResult) -> dict[str, Any]:
-        dof: list[int | None] = [*test.dof] if isinstance(test.dof, tuple) else [test.dof]
-        if len(dof) == 2 and is_small(self.num_obs):
-            dof[1] = None
         return {
             "name": test.name,
             "statistic": plain(test.statistic),
-            "dof": dof,
+            "dof": [*test.dof] if isinstance(test.dof, tuple) else [test.dof],
             "pvalue": plain(test.pvalue),
             "reason": test.reason,
         }
@@ -265,6 +318,21 @@ _STRENGTHS = {
     "conditional_f": "conditional F",
 }
 _NO_INSTRUMENTS = "OLS uses no instruments"
+_FEW = "so few people that their number would follow from the estimates: these are not shown"
+_TELLING = (
+    "dof",
+    "kappa",
+    "residual_variance",
+    "condition_number",
+    "estimates",
+    "first_stage",
+    "overidentification",
+    "endogeneity",
+    "anderson_rubin",
+    "clr",
+)
+"""Of :meth:`IVResult.to_dict`, numbers that together tell how many people there are: intervals
+against standard errors, one F against another or against R2, degrees of freedom."""
 
 
 def _set_dict(found: ConfidenceSet) -> dict[str, Any]:

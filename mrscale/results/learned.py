@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from mrscale.disclosure import export_count, show_count
 from mrscale.results.parameters import number, require_level, text
-from mrscale.results.study import Estimate, PairResult, Trust
+from mrscale.results.study import Estimate, PairResult, Sensitivity, Trust
 from mrscale.stats.pooling import interval
 
 if TYPE_CHECKING:
@@ -51,10 +51,6 @@ class LearnedIVResult:
         What the latent dimension was chosen by; see
         :func:`mrscale.results.latent_dim.path_table`. Empty if it was given, or chosen by the
         permutation test.
-    sensitivity : pandas.DataFrame
-        ``name``, ``value``, ``lower``, ``upper``, ``meaning``: what would explain the headline
-        away (robustness values; leakage of the confounded part into the latent), and the union of
-        the intervals over encoders, restarts and latent dimensions.
     provenance : dict
         Settings, seed, versions of software.
     """
@@ -67,7 +63,6 @@ class LearnedIVResult:
     environments: tuple[str, ...]
     num_clusters: int | None
     latent_dim_path: pd.DataFrame
-    sensitivity: pd.DataFrame
     provenance: dict[str, Any]
 
     @property
@@ -112,6 +107,12 @@ class LearnedIVResult:
         Parameters
         ----------
         level : float, default 0.95
+            Coverage.
+
+        Returns
+        -------
+        lower, upper : float
+            In outcome units per unit of exposure.
 
         Raises
         ------
@@ -141,6 +142,15 @@ class LearnedIVResult:
         return pd.DataFrame([asdict(one) for one in self.pair.diagnostics])
 
     @property
+    def sensitivity(self) -> pd.DataFrame:
+        """``name``, ``value``, ``lower``, ``upper``, ``meaning``: what would explain the headline
+        away (robustness values; leakage of the confounded part into the latent), the union of the
+        intervals over encoders, restarts and latent dimensions, and the range of the adjusted 2SLS
+        without one instrument."""
+        columns = [f.name for f in fields(Sensitivity)]
+        return pd.DataFrame([asdict(one) for one in self.pair.sensitivity], columns=columns)
+
+    @property
     def per_environment(self) -> pd.DataFrame:
         """2SLS on all instruments inside each environment, as :attr:`table`."""
         rows = [
@@ -149,21 +159,106 @@ class LearnedIVResult:
         return pd.DataFrame(rows, columns=["key", *_TABLE[1:]]).set_index("key")
 
     def plot_latent_dim(self, ax: Axes | None = None) -> Axes:
-        """Held-out log-likelihood over latent dimensions, the chosen one marked."""
+        """Held-out log-likelihood over latent dimensions, the chosen one marked.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+            Empty where the latent dimension was given, or chosen by the permutation test.
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_exogenous=1, num_confounded=1, num_people=800)
+        >>> fit = mr.learned_iv(
+        ...     *(people[name] for name in ("outcome", "exposure", "x", "environment")),
+        ...     method="flow",
+        ...     steps=20,
+        ... )
+        >>> ax = fit.plot_latent_dim()
+        >>> ax.get_xlabel()
+        'latent dimension (0: nothing is invariant)'
+        """
         from mrscale.plots import training
 
         return training.latent_dim(self.latent_dim_path, ax)
 
     def plot_forest(self, ax: Axes | None = None) -> Axes:
-        """Forest plot of all estimators; see :meth:`PairResult.plot_forest`."""
+        """Forest plot of all estimators; see :meth:`PairResult.plot_forest`.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> fit = mr.learned_iv(
+        ...     people.outcome, people.exposure, people.x, people.environment, method="linear"
+        ... )
+        >>> fit.plot_forest().figure.savefig("forest.svg")
+        """
         return self.pair.plot_forest(ax)
 
     def plot_environments(self, ax: Axes | None = None) -> Axes:
-        """Forest plot of 2SLS inside each environment; a dashed line at the headline."""
+        """Forest plot of 2SLS inside each environment; a dashed line at the headline.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> fit = mr.learned_iv(
+        ...     people.outcome, people.exposure, people.x, people.environment, method="linear"
+        ... )
+        >>> ax = fit.plot_environments()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['0', '1', '2', '3', '4']
+        """
         return self.pair.plot_environments(ax)
 
     def plot_first_stage(self, ax: Axes | None = None) -> Axes:
-        """First-stage F of every estimator, against the rule of thumb of 10."""
+        """First-stage F of every estimator, against the rule of thumb of 10.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> fit = mr.learned_iv(
+        ...     people.outcome, people.exposure, people.x, people.environment, method="linear"
+        ... )
+        >>> ax = fit.plot_first_stage()
+        >>> [text.get_text() for text in ax.get_yticklabels()][-2:]
+        ['Learned, linear', 'Learned, linear with controls']
+        """
         return self.pair.plot_first_stage(ax)
 
     def summary(self) -> str:

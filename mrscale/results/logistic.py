@@ -67,7 +67,23 @@ class LogisticIVResult(Parameters):
     notes: tuple[str, ...] = ()
 
     def odds_ratios(self, level: float = 0.95) -> pd.DataFrame:
-        """Odds ratio per unit of each exposure: ``odds_ratio``, ``ci_lower`` and ``ci_upper``."""
+        """Odds ratio per unit of each exposure, with its interval.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage of the intervals.
+
+        Returns
+        -------
+        DataFrame
+            A row per exposure: ``odds_ratio``, ``ci_lower`` and ``ci_upper``.
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1.
+        """
         log = pd.concat([self.params, self.conf_int(level)], axis=1).loc[list(self.exposures)]
         with np.errstate(over="ignore"):  # an exposure in tiny units: infinity is the answer
             found = pd.DataFrame(np.exp(log))
@@ -78,6 +94,20 @@ class LogisticIVResult(Parameters):
 
         A number that does not exist or is infinite is None. A count of 1 to 20 people is
         ``"<=20"``, and the number of cases is None where it would tell that of a few controls.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage of the intervals.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1.
         """
         test = self.exogeneity
         return {
@@ -95,7 +125,8 @@ class LogisticIVResult(Parameters):
             "level": level,
             "estimates": rows(self.to_dataframe(level), "parameter"),
             "odds_ratios": rows(self.odds_ratios(level), "exposure"),
-            "first_stage": rows(self.first_stage, "exposure"),
+            # F and R2 together tell how many people there are
+            "first_stage": None if is_small(self.num_obs) else rows(self.first_stage, "exposure"),
             "first_stage_reasons": dict(self.first_stage_reasons),
             "exogeneity": {
                 "name": test.name,

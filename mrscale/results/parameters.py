@@ -46,12 +46,22 @@ class Parameters:
 
     @property
     def pvalues(self) -> pd.Series:
-        """Two-sided."""
+        """Two-sided p-values of no effect, by name."""
         values = 2 * self.reference.sf(np.abs(self.tstats.to_numpy()))
         return pd.Series(values, self.params.index, name="pvalue")
 
     def conf_int(self, level: float = 0.95) -> pd.DataFrame:
-        """Wald intervals, columns ``lower`` and ``upper``.
+        """Wald intervals, in the units of the estimates.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage of the intervals.
+
+        Returns
+        -------
+        DataFrame
+            A row per parameter: ``lower`` and ``upper``.
 
         Raises
         ------
@@ -63,7 +73,24 @@ class Parameters:
         return pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
 
     def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
-        """A row per parameter: estimate, standard error, statistic, p-value and interval."""
+        """Estimates with their errors and intervals, in one table.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage of the intervals.
+
+        Returns
+        -------
+        DataFrame
+            A row per parameter: ``estimate``, ``std_error``, ``tstat``, ``pvalue``, ``ci_lower``
+            and ``ci_upper``.
+
+        Raises
+        ------
+        InputError
+            If ``level`` is not between 0 and 1.
+        """
         bounds = self.conf_int(level)
         return pd.DataFrame(
             {

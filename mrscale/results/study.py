@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from mrscale.plots import numbers
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["pass", "warn", "fail", "info"]
 Trust = Literal["green", "amber", "red"]
+MOST_INSTRUMENTS = 500
+"""Of a pair, or left out of all, so many variants are listed in its result."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,60 @@ class Diagnostic:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """The headline's estimator without one environment; the interval is the nominal 95 % one."""
+
+    label: str
+    estimate: float
+    ci_lower: float
+    ci_upper: float
+    first_stage_f: float
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How far an estimate depends on something: a value, or a range of estimates, and its meaning;
+    NaN for what does not apply."""
+
+    name: str
+    value: float
+    lower: float
+    upper: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A variant and its associations with one exposure and outcome, per effect allele.
+
+    Attributes
+    ----------
+    variant, position, effect_allele, other_allele : str
+        Position as ``"1:1765561"``.
+    frequency : float
+        Of the effect allele over everybody; NaN where it would tell a small count.
+    beta_exposure, se_exposure, beta_outcome, se_outcome : float
+        With environments and all covariates partialled out, homoskedastic errors; NaN where the
+        variant does not vary given these.
+    """
+
+    variant: str
+    position: str
+    effect_allele: str
+    other_allele: str
+    frequency: float
+    beta_exposure: float
+    se_exposure: float
+    beta_outcome: float
+    se_outcome: float
+
+    @property
+    def first_stage_f(self) -> float:
+        """F of this variant alone."""
+        return (self.beta_exposure / self.se_exposure) ** 2
+
+
+@dataclass(frozen=True)
 class PairResult:
     """Everything estimated for one exposure and one outcome.
 
@@ -84,6 +141,12 @@ class PairResult:
     anderson_rubin : tuple of (float, float)
         95 % Anderson-Rubin set of the PC- and environment-adjusted 2SLS, as a union of intervals
         (empty tuple: empty set; infinite ends: unbounded).
+    without : tuple of LeftOut
+        The headline's estimator without each environment, for each that allows it.
+    sensitivity : tuple of Sensitivity
+        What would explain the headline away, and how far estimates are apart.
+    instruments : tuple of Instrument
+        Those with the largest F, at most :data:`MOST_INSTRUMENTS`; empty without a store.
     truth : float or None
         The simulated effect, if the data were simulated.
     """
@@ -97,6 +160,9 @@ class PairResult:
     diagnostics: tuple[Diagnostic, ...] = ()
     per_environment: tuple[Estimate, ...] = ()
     anderson_rubin: tuple[tuple[float, float], ...] = ()
+    without: tuple[LeftOut, ...] = ()
+    sensitivity: tuple[Sensitivity, ...] = ()
+    instruments: tuple[Instrument, ...] = ()
     truth: float | None = None
 
     def __getitem__(self, key: str) -> Estimate:
@@ -106,7 +172,13 @@ class PairResult:
         raise KeyError(f"no estimate {key!r}; there are: {[e.key for e in self.estimates]}")
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per estimator."""
+        """One row per estimator.
+
+        Returns
+        -------
+        DataFrame
+            ``exposure``, ``outcome``, the fields of :class:`Estimate`, and ``headline``.
+        """
         table = pd.DataFrame([asdict(e) for e in self.estimates])
         table.insert(0, "exposure", self.exposure)
         table.insert(1, "outcome", self.outcome)
@@ -125,6 +197,17 @@ class PairResult:
         Axes
             One row per estimate, in their order; a dashed line at the truth when it is known. An
             interval beyond the axis ends in an arrow, its numbers still at the right.
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> fit = mr.learned_iv(
+        ...     people.outcome, people.exposure, people.x, people.environment, method="linear"
+        ... )
+        >>> ax = fit.pair.plot_forest()
+        >>> ax.get_xlabel()
+        'change of outcome per unit of exposure'
         """
         rows = [(e, e.label, look(e.key)) for e in self.estimates]
         truth = None if self.truth is None else ("truth", self.truth)
@@ -132,14 +215,95 @@ class PairResult:
         return self._forest(rows, truth, label, ax)
 
     def plot_environments(self, ax: Axes | None = None) -> Axes:
-        """Forest plot of 2SLS inside each environment; a dashed line at the headline estimate."""
+        """Forest plot of 2SLS inside each environment; a dashed line at the headline estimate.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> fit = mr.learned_iv(
+        ...     people.outcome, people.exposure, people.x, people.environment, method="linear"
+        ... )
+        >>> ax = fit.pair.plot_environments()
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['0', '1', '2', '3', '4']
+        """
         rows = [(e, e.key, PLAIN) for e in self.per_environment]
         best = self[self.headline].estimate
         line = None if math.isnan(best) else ("headline", best)
         return self._forest(rows, line, "2SLS estimate inside the environment", ax)
 
+    def plot_leave_one_out(self, ax: Axes | None = None) -> Axes:
+        """Forest plot of the headline's estimator without each environment, and with all.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+        """
+        from mrscale.plots.instruments import plot_leave_one_out
+
+        best = self[self.headline]
+        shown = ("label", "estimate", "ci_lower", "ci_upper")
+        rows = [{name: getattr(one, name) for name in shown} for one in self.without]
+        rows.append({name: getattr(best, name) for name in shown} | {"label": "all"})
+        return plot_leave_one_out(pd.DataFrame(rows), ax)
+
+    def plot_scatter(self, ax: Axes | None = None) -> Axes:
+        """Associations of the listed instruments with the outcome against those with the exposure,
+        with lines for the headline and 2SLS adjusted for principal components.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+        """
+        from mrscale.plots.instruments import plot_scatter
+
+        data = pd.DataFrame([asdict(one) for one in self.instruments])
+        sign = np.sign(data["beta_exposure"])
+        data = data.assign(
+            beta_exposure=sign * data["beta_exposure"], beta_outcome=sign * data["beta_outcome"]
+        )
+        lines = [
+            {"method": e.label, "estimate": e.estimate, "intercept": math.nan}
+            for e in self.estimates
+            if e.key in ("tsls_pc", self.headline)
+        ]
+        return plot_scatter(data.dropna(), pd.DataFrame(lines), ax)
+
     def plot_first_stage(self, ax: Axes | None = None) -> Axes:
-        """First-stage F of every estimator, against the rule of thumb of 10."""
+        """First-stage F of every estimator, against the rule of thumb of 10.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> fit = mr.learned_iv(
+        ...     people.outcome, people.exposure, people.x, people.environment, method="linear"
+        ... )
+        >>> ax = fit.pair.plot_first_stage()
+        >>> [text.get_text() for text in ax.get_yticklabels()][-2:]
+        ['Learned, linear', 'Learned, linear with controls']
+        """
         from mrscale.plots.instruments import first_stage
 
         return first_stage(pd.Series({e.label: e.first_stage_f for e in self.estimates}), ax)
@@ -177,6 +341,17 @@ class PairResult:
 
 
 @dataclass(frozen=True)
+class LeftOutVariant:
+    """A candidate that is no instrument: its status in ``variants.tsv``, and the reason."""
+
+    variant: str
+    position: str
+    alleles: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """A whole study: one :class:`PairResult` per exposure and outcome, and how it was made.
 
@@ -190,6 +365,10 @@ class StudyResult:
         Whether missing calls took their environment's mean, or their people were left out.
     variants : dict
         Variants per status (``"kept"``, and each reason for dropping).
+    left_out : tuple of LeftOutVariant
+        Candidates that are no instruments, and why; the first :data:`MOST_INSTRUMENTS`.
+    people : dict
+        People after each step, in order.
     encoders : dict
         Per method: latent dimension, factors, held-out likelihood per fold, and so on.
     provenance : dict
@@ -204,12 +383,13 @@ class StudyResult:
     missing_rate: float
     missing: str = "mean"
     variants: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[LeftOutVariant, ...] = ()
     people: dict[str, int] = field(default_factory=dict)
     encoders: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per exposure, outcome and estimator."""
+        """One row per exposure, outcome and estimator; see :meth:`PairResult.to_dataframe`."""
         return pd.concat([pair.to_dataframe() for pair in self.pairs], ignore_index=True)
 
     def summary(self) -> str:

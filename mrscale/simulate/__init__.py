@@ -90,6 +90,15 @@ def simulate(
     -----
     The summary statistics come from up to 20,000 other people of the same model. Semi-synthetic
     ones come from the same people with new noise, because there are no others.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> truth = mr.simulate("biobank", num_people=1000, num_variants=20, num_environments=2)
+    >>> truth["effect"], truth["exposure"], truth["outcome"]
+    (0.5, 'exposure', 'outcome')
+
+    ``mr.run("biobank/study.toml")`` then analyses it.
     """
     if seed < 0 or not math.isfinite(effect):
         raise InputError(f"seed must be 0 or more and effect finite; found {seed} and {effect}")

@@ -142,6 +142,13 @@ def simulate_latent(
 
     In ``dependent_latent`` U changes given z_I, not z_I given U, so that the instruments keep their
     law: nothing in x and the environment can show it.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> people = mr.simulate_latent("factor", num_people=1000)
+    >>> people["x"].shape, people["z_exogenous"].shape, people["z_confounded"].shape
+    ((1000, 200), (1000, 2), (1000, 2))
     """
     genotypes = mixing in GENOTYPES
     if num_exogenous is None:
@@ -206,6 +213,14 @@ def redraw_traits(
     -------
     exposure, outcome : ndarray of float64, shape (N, R)
         With fresh e_U, e_D and e_Y in every column.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> people = mr.simulate_latent("linear", num_people=1000)
+    >>> exposure, outcome = mr.redraw_traits(people, num_redraws=3)
+    >>> exposure.shape, outcome.shape
+    ((1000, 3), (1000, 3))
     """
     rng = np.random.default_rng([dataset.attrs["seed"], _REDRAWS, seed])
     _, exposure, outcome = _draw_traits(rng, dataset, num_redraws)

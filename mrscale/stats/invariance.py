@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from mrscale.disclosure import is_small
 from mrscale.errors import InputError
 from mrscale.stats.embedding import (
     MAX_PEOPLE,
@@ -24,6 +25,33 @@ from mrscale.stats.moments import Floats
 
 _BATCH = 20
 """Permutations whose indicators are held at once."""
+
+
+def profile(
+    values: NDArray[np.floating], environment: NDArray[np.integer], num_environments: int
+) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of every column in every environment.
+
+    Parameters
+    ----------
+    values : ndarray, shape (N, d)
+    environment : ndarray of int, shape (N,)
+        Codes below ``num_environments``.
+    num_environments : int
+        E.
+
+    Returns
+    -------
+    means, deviations : ndarray, shapes (E, d) and (E, d), float64
+        NaN for environments of so few people that their moments may not be shown.
+    """
+    means = np.full((num_environments, values.shape[1]), np.nan)
+    deviations = means.copy()
+    for code in range(num_environments):
+        inside = values[environment == code].astype(np.float64)
+        if len(inside) and not is_small(len(inside)):
+            means[code], deviations[code] = inside.mean(axis=0), inside.std(axis=0)
+    return means, deviations
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mrscale import places
 from mrscale.disclosure import show_count
@@ -54,7 +54,7 @@ class Appended:
 
 def append(
     path: str | Path,
-    sample_id: NDArray[Any],
+    sample_id: ArrayLike,
     values: Columns,
     *,
     provenance: Mapping[str, Any] | None = None,
@@ -67,7 +67,7 @@ def append(
     ----------
     path : str or Path
         Folder or URL of a finished store.
-    sample_id : ndarray of str, shape (N,)
+    sample_id : array-like of str, shape (N,)
         Ids of the table's rows, in any order; none twice. People who are not in the store are
         left out.
     values : mapping of str to (sequence of str, ndarray of float, shape (N, P))
@@ -76,6 +76,12 @@ def append(
     provenance : mapping, optional
         JSON-able; kept in the manifest with the traits.
 
+    Returns
+    -------
+    Appended
+        The store with the new traits, their names, how many people of the store the table lacks,
+        and whether anything was written.
+
     Raises
     ------
     InputError
@@ -83,11 +89,22 @@ def append(
         store cannot be written.
     StoreError
         If there is no finished store.
+
+    Examples
+    --------
+    ``store.zarr`` holds 900 simulated people of three environments, and 30 variants.
+
+    >>> import mrscale as mr
+    >>> people = mr.open("store.zarr")
+    >>> minutes = people["exposure"].to_numpy() * 60
+    >>> done = mr.append("store.zarr", people["sample_id"], {"exposure": (["minutes"], minutes)})
+    >>> done.store.names("exposures"), done.num_absent
+    (['exposure', 'minutes'], 0)
     """
     store = open_store(path)
     names = {kind: tuple(values[kind][0]) for kind in TRAITS if kind in values}
     _require_traits(names)
-    row_N = _rows(store.array("sample_id"), np.asarray(sample_id).astype(str))
+    row_N = _rows(store.array("sample_id"), np.asarray(sample_id).astype(object).astype(str))
     arrays = _arrays(row_N, values)
     digests = {name: zarrs.digest_of(value) for name, value in arrays.items()}
     entry: dict[str, Any] = {

@@ -235,10 +235,31 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     path : str or Path
         Folder or URL.
 
+    Returns
+    -------
+    xarray.Dataset
+        Backed by Dask: ``call_dosage`` (samples, variants) and the other arrays of the store, each
+        with a ``description``. Nothing is read before it is used.
+
     Raises
     ------
     StoreError
         As :func:`open_store`.
+
+    Examples
+    --------
+    ``store.zarr`` holds 900 simulated people of three environments, and 30 variants.
+
+    >>> import mrscale as mr
+    >>> data = mr.open("store.zarr")
+    >>> data["call_dosage"].sizes["samples"], data["environment_name"].values.tolist()
+    (900, ['north', 'south', 'west'])
+
+    Arrays are read when they are used; -1 is a missing call.
+
+    >>> first = data["call_dosage"].isel(variants=0)
+    >>> round(float(first.where(first >= 0).mean()), 2)
+    1.16
     """
     store = open_store(path)
     whole, *appended = (_open_lazily(group) for group in store.groups)

@@ -20,6 +20,8 @@ SCHEMA_VERSION = "1.1"
 MANIFEST = "manifest.json"
 DOSAGE = "call_dosage"
 APPENDED = "appended"
+VARIANTS = "variants.tsv"
+"""Every candidate of the extraction, with its status and the reason."""
 TRAITS = {"exposure": "exposures", "outcome": "outcomes", "covariate": "covariates"}
 """Arrays of traits, and the arrays of their names: what an append adds to."""
 

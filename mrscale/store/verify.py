@@ -51,6 +51,14 @@ def verify(
         If the store is unfinished, a file is missing or not the store's, a checksum or digest
         does not match, or a value breaks a rule. The message names the array and, for dosages,
         the shard or chunk.
+
+    Examples
+    --------
+    ``store.zarr`` holds 900 simulated people of three environments, and 30 variants.
+
+    >>> import mrscale as mr
+    >>> print(mr.verify("store.zarr"))
+    Genotype store store.zarr: 900 people, 30 variants
     """
     store = open_store(path)
     whole = (_check_manifest, _check_files, _check_environments, _check_people, _check_variants)

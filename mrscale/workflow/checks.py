@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,9 @@ from mrscale.sampling.plan import blocks
 from mrscale.stats.design import indicators
 from mrscale.stats.embedding import MAX_PEOPLE, PermutationTest, balanced_subsample
 from mrscale.stats.independence import independence_test
-from mrscale.stats.invariance import invariance_test
+from mrscale.stats.invariance import invariance_test, profile
 from mrscale.stats.misfit import Misfit, RandomFeatures, misfit
-from mrscale.stats.moments import Moments, combine_keyed
+from mrscale.stats.moments import Floats, Moments, combine_keyed
 from mrscale.stream.engine import Client
 from mrscale.stream.reduce import reduce_blocks
 from mrscale.workflow.cohorts import Cohort
@@ -129,12 +130,29 @@ def _permutation_tests(
     """Tests of invariance and independence of the first encoder's latent; others cost as much and
     are of the same kind."""
     rng = np.random.default_rng(seed)
+    g, h, e = _unseen(cohort, latents, method, rng)
+    return invariance_test(g, e, rng).joint, independence_test(g, h, e, rng)
+
+
+def profiles(
+    cohort: Cohort, latents: Latents, method: str, seed: int
+) -> dict[str, tuple[Floats, Floats]]:
+    """Means and standard deviations per environment of the first encoder's ``"latent"`` and
+    ``"remainder"``, of the people of the permutation tests."""
+    g, h, e = _unseen(cohort, latents, method, np.random.default_rng(seed))
+    num = len(cohort.names("environments"))
+    return {"latent": profile(g, e, num), "remainder": profile(h, e, num)}
+
+
+def _unseen(
+    cohort: Cohort, latents: Latents, method: str, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Latent, remainder and environment of some of those whom the first encoder has not seen."""
     environment = cohort.array("environment")
     unseen = np.flatnonzero(cohort.array("fold") != 0)
     rows = unseen[np.sort(balanced_subsample(environment[unseen], MAX_PEOPLE, rng))]
     latent, remainder = next(latents.of(method, slice(None)))
-    g, h, e = latent[rows], remainder[rows], environment[rows]
-    return invariance_test(g, e, rng).joint, independence_test(g, h, e, rng)
+    return latent[rows], remainder[rows], environment[rows]
 
 
 def misfits(

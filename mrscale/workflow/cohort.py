@@ -14,9 +14,9 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 
+from mrscale.disclosure import export_count
 from mrscale.errors import InputError
 from mrscale.progress import bar
-from mrscale.report import control
 from mrscale.results.cohort import CohortResult
 from mrscale.results.iv import IVResult
 from mrscale.results.logistic import LogisticIVResult
@@ -145,6 +145,20 @@ def estimate(
     2SLS in subsets; the logistic models read it once for each Newton step. Missing calls count as
     their environment's mean. Every estimate with indicators of environments compares people
     within environments only.
+
+    Examples
+    --------
+    ``store.zarr`` holds 900 simulated people of three environments, and 30 variants.
+
+    >>> import mrscale as mr
+    >>> cohort = mr.estimate("store.zarr", exposure="exposure", by="environment")
+    >>> cohort.by_environment[["label", "num_obs"]]
+       label  num_obs
+    0  north      290
+    1  south      285
+    2   west      325
+    >>> cohort.fit.overidentification.name, cohort.meta["I2"].round(2).tolist()
+    ('Hansen J', [0.98, 0.98])
     """
     options = Options(
         instruments, by, estimator, errors, small_sample, first_stage, outcome_model, prevalence
@@ -168,7 +182,8 @@ def estimate(
             found, people = _from_genotypes(data, options)
     notes = _notes(store, found, options, overlapping_gwas)
     shown = shown_people(store, people)
-    return _controlled(replace(found, notes=(*notes, *found.notes)), shown)
+    noted = replace(found, notes=(*notes, *found.notes))
+    return _controlled(noted, shown, small_sample=bool(small_sample))
 
 
 def _from_genotypes(data: StoreData, options: Options) -> tuple[CohortResult, dict[int, int]]:
@@ -287,10 +302,10 @@ def _notes(
     return notes
 
 
-def _controlled(found: CohortResult, people: dict[str, int]) -> CohortResult:
+def _controlled(found: CohortResult, people: dict[str, int], *, small_sample: bool) -> CohortResult:
     """The result with no count of people that may not leave, or from which one would follow."""
     total = shown_total(people)
-    cells = {name: control.export(count) for name, count in people.items()}
+    cells = {name: export_count(count) for name, count in people.items()}
     pooled = found.by_environment.dropna(subset=["estimate"])["label"].tolist()
     others = {name: shown_total(people, [one for one in people if one != name]) for name in people}
 
@@ -299,13 +314,20 @@ def _controlled(found: CohortResult, people: dict[str, int]) -> CohortResult:
             return table
         return table.assign(num_obs=[counts.get(name, total) for name in table[label]])
 
+    def without_dof(table: pd.DataFrame) -> pd.DataFrame:
+        """Without what tells degrees of freedom, and so people, where their number is hidden."""
+        hidden = np.array([isinstance(n, str) for n in table.get("num_obs", ())], dtype=bool)
+        telling = table.columns.intersection(["ci_lower", "ci_upper", "pvalue"])
+        return table.assign(**{c: table[c].mask(hidden) for c in telling})
+
+    of_t = without_dof if small_sample else lambda table: table
     return replace(
         found,
         people=total,
-        estimates=counted(found.estimates, "label", {}),
-        by_environment=counted(found.by_environment, "label", cells),
+        estimates=of_t(counted(found.estimates, "label", {})),
+        by_environment=of_t(counted(found.by_environment, "label", cells)),
         meta=found.meta.assign(num_obs=shown_total(people, pooled)),
-        leave_one_environment_out=counted(found.leave_one_environment_out, "label", others),
+        leave_one_environment_out=of_t(counted(found.leave_one_environment_out, "label", others)),
         leave_one_instrument_out=counted(found.leave_one_instrument_out, "label", {}),
-        per_variant=counted(found.per_variant, "environment", cells),
+        per_variant=without_dof(counted(found.per_variant, "environment", cells)),
     )

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import LinAlgError
 
+from mrscale.disclosure import bounded, export_count, total_of
 from mrscale.errors import InputError
-from mrscale.report import control
 from mrscale.results.cohort import ESTIMATES
 from mrscale.results.iv import IVResult
 from mrscale.results.logistic import LogisticIVResult
@@ -55,16 +55,13 @@ def shown_people(store: GenotypeStore, used: dict[int, int]) -> dict[str, int]:
     """
     names = store.names("environments")
     sizes = np.bincount(store.array("environment"), minlength=len(names))
-    return {
-        name: control.bounded(used.get(code, 0), [int(sizes[code])])
-        for code, name in enumerate(names)
-    }
+    return {name: bounded(used.get(code, 0), [int(sizes[code])]) for code, name in enumerate(names)}
 
 
 def shown_total(people: dict[str, int], environments: Sequence[str] | None = None) -> int | str:
     """People of some environments, or all, as a function of their controlled counts."""
     cells = [people[name] for name in people if environments is None or name in environments]
-    return control.export(control.total_of(cells, sum(cells)))
+    return export_count(total_of(cells, sum(cells)))
 
 
 def everybody(result: IVResult | LogisticIVResult) -> pd.DataFrame:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrscale import places
-from mrscale.disclosure import SMALLEST_COUNT, is_small
-from mrscale.report.control import bounded, export, total_of
+from mrscale.disclosure import bounded, export_count, is_small, show_count, total_of
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.store.schema import TRAITS
 
@@ -39,8 +38,8 @@ class Description:
         Candidate variants that were not taken, by reason.
     dosages : str
         ``"calls"`` (0, 1, 2) or ``"dosages"`` (imputed).
-    missing_genotypes : float
-        Share of genotypes without a call.
+    missing_genotypes : float or str
+        Share of genotypes without a call; in words where it would give a small count away.
     traits : dict of str to dict of str to (float or str)
         For exposures, outcomes and covariates, the share of people for whom each is missing;
         in words where it would give a small count away.
@@ -66,7 +65,7 @@ class Description:
     variants: int
     variants_dropped: dict[str, int]
     dosages: str
-    missing_genotypes: float
+    missing_genotypes: float | str
     traits: dict[str, dict[str, float | str]]
     appended: dict[str, list[str]]
     folds: int
@@ -81,7 +80,9 @@ class Description:
         """The description as lines of text."""
         people = f"{_number(self.people)}: {_joined(self.environments)}"
         folds = f"{self.folds}; families of two or more: {_number(self.families)}"
-        variants = f"{self.variants:,} ({self.dosages}), {self.missing_genotypes:.2%} missing"
+        variants = (
+            f"{self.variants:,} ({self.dosages}), {_in_percent(self.missing_genotypes)} missing"
+        )
         layout = f"chunks of {self.chunks['rows']:,} rows, shards of {self.shards['rows']:,}"
         appended = [name for names in self.appended.values() for name in names]
         software = [f"{name} {version}" for name, version in self.provenance["software"].items()]
@@ -111,10 +112,28 @@ def describe(path: str | Path) -> Description:
     path : str or Path
         Folder or URL.
 
+    Returns
+    -------
+    Description
+        Numbers that may leave; ``summary()`` is their text.
+
     Raises
     ------
     StoreError
         If the store is unfinished, damaged, or of another schema version.
+
+    Examples
+    --------
+    ``store.zarr`` holds 900 simulated people of three environments, and 30 variants.
+
+    >>> import mrscale as mr
+    >>> found = mr.describe("store.zarr")
+    >>> found.people, found.variants, found.traits["exposures"]
+    (900, 30, {'exposure': 0.0})
+    >>> print(found.summary())  # doctest: +ELLIPSIS
+    Store       store.zarr (schema 1.1, version 1)
+    People      900: north 290, south 285, west 325
+    ...
     """
     store = open_store(path)
     manifest, layout = store.manifest, store.layout
@@ -133,11 +152,11 @@ def describe(path: str | Path) -> Description:
         variants=store.num_variants,
         variants_dropped={k: v for k, v in manifest.get("variants", {}).items() if k != "kept"},
         dosages=store.code.name,
-        missing_genotypes=round(manifest.get("missing_rate", 0), _DIGITS),
+        missing_genotypes=_missing_calls(store),
         traits={plural: _missing(store, kind) for kind, plural in TRAITS.items()},
         appended={plural: _appended(store, kind) for kind, plural in TRAITS.items()},
         folds=int(fold.max(initial=-1)) + 1,
-        families=export(bounded(families, [])),
+        families=export_count(bounded(families, [])),
         num_bytes=sum(sizes.values()),
         num_objects=len(sizes),
         chunks={"num": layout.num_chunks, "rows": layout.chunk_rows},
@@ -154,11 +173,11 @@ def _people(store: GenotypeStore) -> tuple[dict[str, int | str], int | str, dict
     total = bounded(total_of(cells, store.num_samples), everyone)
     funnel = {
         # an exact count of everybody would undo the bound on a small environment
-        step: export(total if count == store.num_samples else bounded(count, everyone))
+        step: export_count(total if count == store.num_samples else bounded(count, everyone))
         for step, count in store.manifest.get("people", [])
     }
     names = store.names("environments")
-    return dict(zip(names, map(export, cells), strict=True)), export(total), funnel
+    return dict(zip(names, map(export_count, cells), strict=True)), export_count(total), funnel
 
 
 def _missing(store: GenotypeStore, kind: str) -> dict[str, float | str]:
@@ -172,6 +191,12 @@ def _missing(store: GenotypeStore, kind: str) -> dict[str, float | str]:
     }
 
 
+def _missing_calls(store: GenotypeStore) -> float | str:
+    rate = store.manifest.get("missing_rate", 0)
+    missing = round(rate * store.num_samples * store.num_variants)
+    return f"{show_count(missing)} calls" if is_small(missing) else round(rate, _DIGITS)
+
+
 def _appended(store: GenotypeStore, kind: str) -> list[str]:
     entries = store.manifest["appended"]
     return [name for entry in entries for name in entry["traits"].get(kind, [])]
@@ -179,9 +204,9 @@ def _appended(store: GenotypeStore, kind: str) -> list[str]:
 
 def _share(missing: int, total: int) -> float | str:
     if is_small(missing):
-        return f"<={SMALLEST_COUNT} people"
+        return f"{show_count(missing)} people"
     if is_small(total - missing):
-        return f"all but <={SMALLEST_COUNT} people"
+        return f"all but {show_count(total - missing)} people"
     return round(missing / max(1, total), _DIGITS)
 
 
@@ -204,5 +229,8 @@ def _joined(counts: Mapping[str, int | str]) -> str:
 
 def _shares(found: dict[str, float | str]) -> str:
     """Names of traits, each with the share of people for whom it is missing."""
-    words = {name: s if isinstance(s, str) else f"{s:.2%}" for name, s in found.items()}
-    return ", ".join(f"{name} (missing: {share})" for name, share in words.items())
+    return ", ".join(f"{name} (missing: {_in_percent(share)})" for name, share in found.items())
+
+
+def _in_percent(share: float | str) -> str:
+    return share if isinstance(share, str) else f"{share:.2%}"

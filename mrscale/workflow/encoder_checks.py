@@ -13,17 +13,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mrscale.disclosure import SMALLEST_COUNT, is_small
+from mrscale.disclosure import is_small, policy
 from mrscale.errors import InputError
 from mrscale.results import Verdict
 from mrscale.stats.invariance import Invariance, invariance_test
 from mrscale.stats.misfit import LIKELIHOOD_LIMIT, R2_LIMIT
 from mrscale.train.encoder import Encoder
 from mrscale.train.inputs import TrainingBlock
+from mrscale.workflow.blockwise import encode_people
 from mrscale.workflow.checks import SMALL_ENVIRONMENT, LatentCheck, check_latents
 from mrscale.workflow.cohorts import ArrayCohort, Cohort
 from mrscale.workflow.latents import Latents
-from mrscale.workflow.learned_encoder import DIAGNOSTICS, encode_people
+from mrscale.workflow.learned_encoder import DIAGNOSTICS
 from mrscale.workflow.learning import AS_GOOD
 
 JUDGES_PER_DIMENSION = 10
@@ -197,11 +198,11 @@ def _environments(check: LatentCheck) -> list[Row]:
             math.nan if is_small(smallest) else float(smallest),
             math.nan,
             "fail"
-            if smallest <= SMALLEST_COUNT
+            if smallest <= policy().limit
             else "pass"
             if smallest >= SMALL_ENVIRONMENT
             else "warn",
-            f"Of those who trained (no number: {SMALLEST_COUNT} or fewer). Below "
+            f"Of those who trained (no number: {policy().limit} or fewer). Below "
             f"{SMALL_ENVIRONMENT} its law is hardly known, and the encoder may follow chance "
             "there; merge it with a similar one.",
         ),

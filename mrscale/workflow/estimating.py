@@ -10,16 +10,20 @@ from typing import Any
 from mrscale.config import Study
 from mrscale.errors import InputError
 from mrscale.progress import bar
-from mrscale.provenance import Clock, digest, fingerprint, software_versions
+from mrscale.provenance import Clock, digest, fingerprint, software_versions, write_json
 from mrscale.report import load_result, write_report
+from mrscale.report.control import Published, disclose
+from mrscale.report.export import SCHEMA_VERSION
 from mrscale.results import PairResult, StudyResult
+from mrscale.stats.moments import Floats
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.engine import engine
 from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder
-from mrscale.workflow.checks import check_latents
+from mrscale.workflow.checks import check_latents, profiles
 from mrscale.workflow.designs import PairData, true_latents
 from mrscale.workflow.encoding import encoding_digest, load_encoders
+from mrscale.workflow.instrument_list import left_out
 from mrscale.workflow.latents import Encoders, Latents
 from mrscale.workflow.pair import estimate_pair
 from mrscale.workflow.runfolder import RunFolder
@@ -96,7 +100,8 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
             for y in range(len(outcomes)):
                 data = PairData(store, fill, drop, x, y, latents, oracle)
                 pairs.append(estimate_pair(client, data, checks, truth=effect, progress=progress))
-    result = _study_result(study, store, pairs, encoders, identity)
+    exact = _study_result(study, store, pairs, encoders, latents, identity)
+    result = _disclosed(exact, study, folder)
     write_report(result, folder.path, clock=folder.clocks() | {"estimate": clock.record()})
     folder.finish("estimate", identity, clock)
     return load_result(folder.result)
@@ -112,7 +117,43 @@ def _digest(study: Study, store: GenotypeStore, encoders: Encoders) -> str:
     truth = fingerprint(study.simulation.truth) if study.simulation else None
     learned = training_digest(study, store) if encoders else None
     return digest(
-        ["estimate", store.digest, learned, truth, study.genotypes.missing, study.seed, study.name]
+        [
+            "estimate",
+            SCHEMA_VERSION,
+            store.digest,
+            learned,
+            truth,
+            study.genotypes.missing,
+            study.seed,
+            study.name,
+            study.disclosure.model_dump(),
+        ]
+    )
+
+
+def _disclosed(result: StudyResult, study: Study, folder: RunFolder) -> StudyResult:
+    """The result with every count controlled, also against what earlier results have shown.
+
+    What this one shows is remembered before it is written: a run that is killed in between hides
+    the same counts when it is run again.
+    """
+    known: Published = {}
+    for place in (folder, *map(RunFolder, map(Path, study.disclosure.earlier))):
+        for group, counts in _shown_before(place, folder).items():
+            known.setdefault(group, []).extend(counts)
+    result = disclose(result, known)
+    write_json(folder.published, {group: sorted(set(n)) for group, n in known.items()})
+    return result
+
+
+def _shown_before(place: RunFolder, own: RunFolder) -> Published:
+    if place.published.is_file():
+        return dict(json.loads(place.published.read_text()))
+    if place is own:
+        return {}
+    raise InputError(
+        f"every folder of earlier in [disclosure] must be that of a run with results; {place.path} "
+        "has none; correct it or leave it out"
     )
 
 
@@ -121,6 +162,7 @@ def _study_result(
     store: GenotypeStore,
     pairs: list[PairResult],
     encoders: Encoders,
+    latents: Latents,
     identity: str,
 ) -> StudyResult:
     manifest = store.manifest
@@ -133,8 +175,13 @@ def _study_result(
         missing_rate=manifest["missing_rate"],
         missing=study.genotypes.missing,
         variants=manifest["variants"],
+        left_out=left_out(store),
         people=dict(manifest["people"]),
-        encoders={method: _encoder_story(trained) for method, trained in encoders.items()},
+        encoders={
+            method: _encoder_story(trained)
+            | {"profile": _rows_of(profiles(store, latents, method, study.seed))}
+            for method, trained in encoders.items()
+        },
         provenance={
             "command": "mrscale run study.toml",
             "seed": study.seed,
@@ -145,6 +192,14 @@ def _study_result(
             "software": software_versions(),
         },
     )
+
+
+def _rows_of(found: dict[str, tuple[Floats, Floats]]) -> dict[str, dict[str, list[list[float]]]]:
+    """Means and standard deviations of what an encoder makes, a row per environment."""
+    return {
+        kind: {"mean": mean.tolist(), "deviation": deviation.tolist()}
+        for kind, (mean, deviation) in found.items()
+    }
 
 
 def _encoder_story(trained: list[Encoder]) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from mrscale.workflow.designs import (
     PairData,
 )
 
-EVERYWHERE = -1
-"""Environment code of a fit on all environments together."""
+EVERYWHERE: tuple[int, ...] = ()
+"""Environments of a fit on all of them together."""
 
 UNTESTED = TestResult.not_applicable("Hansen J", "no more instruments than exposures")
 
@@ -43,8 +43,8 @@ class Fitted:
     Attributes
     ----------
     estimator : Estimator
-    environment : int
-        Code, or ``EVERYWHERE``.
+    environments : tuple of int
+        Codes, or ``EVERYWHERE``.
     fits : tuple of LinearIV
     variance : float
         ``sum_g (mean_s psi_gs)^2`` over people or clusters g: robust for a single frame.
@@ -53,7 +53,7 @@ class Fitted:
     """
 
     estimator: Estimator
-    environment: int
+    environments: tuple[int, ...]
     fits: tuple[LinearIV, ...]
     variance: float = np.nan
     overidentification: TestResult = UNTESTED
@@ -62,7 +62,7 @@ class Fitted:
     def is_testable(self) -> bool:
         """Whether it has instruments to spare, in all environments together."""
         several = all(fit.num_instruments > 1 for fit in self.fits)
-        return self.environment == EVERYWHERE and several
+        return self.environments == EVERYWHERE and several
 
     @property
     def pooled(self) -> Replicated | None:
@@ -132,14 +132,16 @@ def frame_moments(
     return reduce_blocks(client, cuts, block, combine_keyed, progress=progress)
 
 
-def fit(moments: FrameMoments, estimator: Estimator, environment: int = EVERYWHERE) -> Fitted:
-    """Point estimates of one estimator, in one environment or over all."""
+def fit(
+    moments: FrameMoments, estimator: Estimator, environments: tuple[int, ...] = EVERYWHERE
+) -> Fitted:
+    """Point estimates of one estimator, over some environments or all."""
     m = len(estimator.instruments)
     fits = []
     for frame in estimator.frames:
-        selected = select(moments, frame, environment).select(estimator.columns)
+        selected = select(moments, frame, environments).select(estimator.columns)
         fits.append(two_stage_least_squares(selected, m) if m else ordinary_least_squares(selected))
-    return Fitted(estimator, environment, tuple(fits))
+    return Fitted(estimator, environments, tuple(fits))
 
 
 def fit_within(
@@ -149,14 +151,28 @@ def fit_within(
     found = []
     for code in environments:
         with suppress(InputError):
-            found.append(fit(moments, estimator, code))
+            found.append(fit(moments, estimator, (code,)))
     return found
 
 
-def select(moments: FrameMoments, frame: Frame, environment: int = EVERYWHERE) -> Moments:
-    """Moments of one frame, in one environment or over all; InputError if they hold nobody."""
+def fit_without(
+    moments: FrameMoments, estimator: Estimator, environments: Sequence[int]
+) -> list[Fitted]:
+    """Point estimates without each environment, for those whose others allow one."""
+    found = []
+    for left_out in environments:
+        others = tuple(code for code in environments if code != left_out)
+        with suppress(InputError):
+            found.append(fit(moments, estimator, others))
+    return found
+
+
+def select(
+    moments: FrameMoments, frame: Frame, environments: tuple[int, ...] = EVERYWHERE
+) -> Moments:
+    """Moments of one frame, over some environments or all; InputError if they hold nobody."""
     codes = sorted(code for name, code in moments if name == frame)
-    parts = [moments[frame, code] for code in codes if environment in (EVERYWHERE, code)]
+    parts = [moments[frame, code] for code in codes if not environments or code in environments]
     if not parts:
         raise InputError(
             "an estimate needs people with the exposure, the outcome and every covariate; found "
@@ -211,7 +227,8 @@ def _influence(frames: dict[Frame, FrameRows], one: Fitted, length: int) -> Floa
     """``mean_s psi_is`` of the people of a block; psi is zero outside a frame."""
     mean = np.zeros(length)
     for member, single in _members(frames, one):
-        chosen = np.isin(member.environment, one.environment) | (one.environment == EVERYWHERE)
+        everywhere = one.environments == EVERYWHERE
+        chosen = np.isin(member.environment, one.environments) | everywhere
         influence = single.influence(member.matrix[chosen][:, one.estimator.columns])
         mean[member.row[chosen]] += influence / len(one.fits)
     return mean

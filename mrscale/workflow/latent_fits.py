@@ -81,7 +81,7 @@ def latent_estimates(
     people = {code: found.count for (frame, code), found in moments.items() if frame == GENOTYPE}
     names = store.names("environments")
     inside = [
-        one.result(people[one.environment], label=names[one.environment])
+        one.result(people[one.environments[0]], label=names[one.environments[0]])
         for one in fitted[len(everybody) :]
     ]
     by_environment = _rows(inside, exposures[0])

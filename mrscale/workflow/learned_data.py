@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrscale.disclosure import SMALLEST_COUNT, show_count
+from mrscale.disclosure import policy, show_count
 from mrscale.errors import InputError
 from mrscale.stats.identification import listed
 from mrscale.stats.reduced import reduce_design
@@ -185,13 +185,13 @@ def require_enough(cohort: Cohort, num_blocks: int) -> None:
             "give a shorter list of instruments"
         )
     counts = np.bincount(cohort.array("environment"), minlength=len(cohort.names("environments")))
-    small = int((counts <= SMALLEST_COUNT * num_blocks).sum())
+    small = int((counts <= policy().limit * num_blocks).sum())
     if small:
         each = f" for each of the {num_blocks} blocks" if num_blocks > 1 else ""
         fewer = ", or ask for fewer blocks" if num_blocks > 2 else ""
         # names are not shown: labels that nearly everybody has alone may be ids or measurements
         raise InputError(
-            f"every environment needs more than {SMALLEST_COUNT} people{each}; found fewer in "
+            f"every environment needs more than {policy().limit} people{each}; found fewer in "
             f"{small:,} of {len(counts):,} environments; merge those with others, or leave their "
             f"people out{fewer}"
         )

@@ -5,9 +5,7 @@ Legend: N people, M instruments, L latent instruments, K remainder.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +14,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from scipy.special import ndtr
 
 from mrscale.errors import InputError
 from mrscale.results.latent_dim import path_table
 from mrscale.results.parameters import number, text
-from mrscale.sampling.plan import blocks
-from mrscale.stats.design import fill_missing
 from mrscale.stats.identification import listed
+from mrscale.stats.invariance import profile
 from mrscale.store.reader import GenotypeStore
-from mrscale.stream.reduce import map_blocks
 from mrscale.train.encoder import Encoder
-from mrscale.workflow.cohorts import ArrayCohort, Cohort, fill_of
+from mrscale.workflow.blockwise import Encoded, encode_people, over_people
+from mrscale.workflow.cohorts import ArrayCohort, Cohort
 from mrscale.workflow.columns import named_columns
 from mrscale.workflow.learned_data import (
     INSTRUMENT,
@@ -41,9 +37,9 @@ from mrscale.workflow.learned_data import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Encoded = tuple[NDArray[np.float32], NDArray[np.float32]]
 DIAGNOSTICS = ("name", "statistic", "pvalue", "verdict", "meaning")
-_STORY = "fit_encoder"
+STORY = "fit_encoder"
+"""Where the story of a saved encoder holds what is here beside the map."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,7 +93,27 @@ class LearnedEncoder:
         return path_table(self.encoder.story.get("latent_dim_path", {}), self.latent_dim)
 
     def plot_latent_dim(self, ax: Axes | None = None) -> Axes:
-        """Held-out log-likelihood over latent dimensions."""
+        """Held-out log-likelihood over latent dimensions.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+            Empty where the latent dimension was given, or chosen by the permutation test.
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_exogenous=1, num_confounded=1, num_people=800)
+        >>> encoder = mr.fit_encoder(people, method="flow", steps=20)
+        >>> ax = encoder.plot_latent_dim()
+        >>> ax.get_xlabel()
+        'latent dimension (0: nothing is invariant)'
+        """
         from mrscale.plots import training
 
         return training.latent_dim(self.latent_dim_path, ax)
@@ -105,10 +121,28 @@ class LearnedEncoder:
     def plot_training(self, ax: Axes | None = None) -> Axes:
         """Held-out log-likelihood per step of the restart that was kept.
 
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
         Raises
         ------
         InputError
             If the encoder is linear, which needs no steps.
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_exogenous=1, num_confounded=1, num_people=800)
+        >>> encoder = mr.fit_encoder(people, method="flow", steps=20)
+        >>> ax = encoder.plot_training()
+        >>> ax.get_xlabel()
+        'optimiser step'
         """
         from mrscale.plots import training
 
@@ -132,6 +166,15 @@ class LearnedEncoder:
         ndarray of Axes, shape (E,)
             Hexagons hold many people each: those with 1 to 20 are left white. Panels are alike if
             the latent is invariant.
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> encoder = mr.fit_encoder(people, method="linear")
+        >>> panels = encoder.plot_latent(people)
+        >>> len(panels)
+        5
         """
         from mrscale.plots import people
 
@@ -152,6 +195,15 @@ class LearnedEncoder:
         -------
         ndarray of Axes, shape (2,)
             Before and after: what is invariant has mean 0 and standard deviation 1 everywhere.
+
+        Examples
+        --------
+        >>> import mrscale as mr
+        >>> people = mr.simulate_latent("linear", num_people=1000)
+        >>> encoder = mr.fit_encoder(people, method="linear")
+        >>> before, after = encoder.plot_invariance(people)
+        >>> before.get_title(), after.get_title()
+        ('principal components', 'latent instruments')
         """
         from mrscale.plots import people
 
@@ -161,7 +213,10 @@ class LearnedEncoder:
             cohort, lambda dosage, at: (front.scores(dosage), *encode_block(dosage, at))
         )
         places = cohort.names("environments")
-        return people.invariance(before, after, cohort.array("environment"), places)
+        environment, num = cohort.array("environment"), len(places)
+        return people.invariance(
+            profile(before, environment, num), profile(after, environment, num), places
+        )
 
     def transform(self, x: Any) -> NDArray[np.float32]:
         """Latent instruments of people, standard normal in every environment if all is well.
@@ -190,17 +245,43 @@ class LearnedEncoder:
         return self.latent_and_rest(x)[0]
 
     def rest(self, x: Any) -> NDArray[np.float32]:
-        """The remainder, shape (N, K), float32, of mean 0 and variance 1 in the training people;
-        for use as controls. As :meth:`transform`."""
+        """The rest of what the encoder sees, for use as controls.
+
+        Parameters
+        ----------
+        x : array-like, shape (N, M), or whatever :func:`mrscale.fit_encoder` takes
+            As for :meth:`transform`, whose errors it raises.
+
+        Returns
+        -------
+        ndarray, shape (N, K), float32
+            Of mean 0 and variance 1 in the training people.
+        """
         return self.latent_and_rest(x)[1]
 
     def bounded(self, x: Any) -> NDArray[np.float32]:
-        """The latent instruments in (0, 1)^L: ``Phi`` of :meth:`transform`, uniform if all is
-        well, which is the maximal-entropy law of a bounded latent."""
+        """The latent instruments in (0, 1)^L: ``Phi`` of :meth:`transform`.
+
+        Parameters
+        ----------
+        x : array-like, shape (N, M), or whatever :func:`mrscale.fit_encoder` takes
+            As for :meth:`transform`, whose errors it raises.
+
+        Returns
+        -------
+        ndarray, shape (N, L), float32
+            Uniform if all is well, which is the maximal-entropy law of a bounded latent.
+        """
         return np.asarray(ndtr(self.transform(x)))
 
     def save(self, path: str | Path) -> None:
-        """Write to one safetensors file, with its settings and diagnostics as JSON."""
+        """Write to one safetensors file, with its settings and diagnostics as JSON.
+
+        Parameters
+        ----------
+        path : str or Path
+            For :func:`mrscale.load_encoder`. Whatever is there is replaced.
+        """
         own = {
             "reason": self.reason,
             "instruments": list(self.instruments),
@@ -208,7 +289,7 @@ class LearnedEncoder:
             "diagnostics": _records(self.diagnostics),
             "provenance": self.provenance,
         }
-        replace(self.encoder, story={**self.encoder.story, _STORY: own}).save(Path(path))
+        replace(self.encoder, story={**self.encoder.story, STORY: own}).save(Path(path))
 
     def summary(self) -> str:
         """A short text: what was trained and why, and every check."""
@@ -231,7 +312,17 @@ class LearnedEncoder:
         )
 
     def latent_and_rest(self, x: Any) -> Encoded:
-        """Both :meth:`transform` and :meth:`rest`, in one pass over the people."""
+        """Both :meth:`transform` and :meth:`rest`, in one pass over the people.
+
+        Parameters
+        ----------
+        x : array-like, shape (N, M), or whatever :func:`mrscale.fit_encoder` takes
+            As for :meth:`transform`, whose errors it raises.
+
+        Returns
+        -------
+        latent, rest : ndarray, shapes (N, L) and (N, K), float32
+        """
         if isinstance(x, xr.Dataset) and "x" in x:
             x = x["x"]
         if isinstance(x, (str, Path, GenotypeStore, xr.Dataset)):
@@ -263,126 +354,6 @@ class LearnedEncoder:
                 "this encoder takes the instruments that it was trained on, in their order; found "
                 f"{found}; select them by name, in the order of its attribute instruments"
             )
-
-
-def load_encoder(path: str | Path) -> LearnedEncoder:
-    """Read an encoder that :meth:`LearnedEncoder.save` wrote; no pickle is involved.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Raises
-    ------
-    InputError
-        If there is no file, it is no encoder of this function, or one of another schema.
-
-    Examples
-    --------
-    >>> encoder = mr.load_encoder("encoder.safetensors")  # doctest: +SKIP
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no encoder at {path}; correct the path, or fit and save one")
-    try:
-        encoder = Encoder.load(path)
-        own = encoder.story.pop(_STORY)
-    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError):
-        raise InputError(
-            f"{path} must be an encoder that was saved by its method save; found something else; "
-            "name another file, or fit the encoder again"
-        ) from None
-    table = pd.DataFrame(own["diagnostics"], columns=list(DIAGNOSTICS))
-    return LearnedEncoder(
-        encoder=encoder,
-        reason=own["reason"],
-        instruments=tuple(own["instruments"]),
-        environments=tuple(own["environments"]),
-        diagnostics=table.astype({"statistic": float, "pvalue": float}),
-        provenance=own["provenance"],
-    )
-
-
-def encode(data: Any, encoder: LearnedEncoder | str | Path) -> xr.Dataset:
-    """Latent instruments and remainder of people, by an encoder fitted on others.
-
-    Parameters
-    ----------
-    data : str, Path, GenotypeStore, xarray.Dataset or array-like, shape (N, M)
-        As for :func:`mrscale.fit_encoder`: the instruments of the training people.
-    encoder : LearnedEncoder, str or Path
-        From :func:`mrscale.fit_encoder`, or where it was saved.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``latent`` (samples, latent) and ``remainder`` (samples, remainder), float32, in the order
-        of the people; the method and its reason in ``attrs``.
-
-    Raises
-    ------
-    InputError
-        As :meth:`LearnedEncoder.transform` and :func:`mrscale.load_encoder`.
-
-    Warnings
-    --------
-    An estimate needs latents of people that the encoder has not seen; :func:`mrscale.learned_iv`
-    and the verb ``mrscale encode`` see to that.
-
-    Examples
-    --------
-    >>> import mrscale as mr
-    >>> people = mr.simulate_latent("linear", num_exogenous=1, num_confounded=1, num_people=2000)
-    >>> encoder = mr.fit_encoder(people, method="linear")
-    >>> dict(mr.encode(people, encoder).sizes)
-    {'samples': 2000, 'latent': 1, 'remainder': 1}
-    """
-    held = encoder if isinstance(encoder, LearnedEncoder) else load_encoder(encoder)
-    latent, remainder = held.latent_and_rest(data)
-    arrays = {
-        "latent": (("samples", "latent"), latent),
-        "remainder": (("samples", "remainder"), remainder),
-    }
-    return xr.Dataset(arrays, attrs={"method": held.method, "reason": held.reason})
-
-
-def encode_people(
-    encoder: Encoder, cohort: Cohort, chosen: NDArray[np.bool_] | None = None
-) -> Encoded:
-    """Latents and remainders of the people of a cohort, in its order, block by block.
-
-    Parameters
-    ----------
-    encoder : Encoder
-    cohort : Cohort
-        Missing calls are filled with its own means: its environments may be others than those of
-        the encoder.
-    chosen : ndarray of bool, shape (N,), optional
-        People to encode; everybody by default.
-    """
-    latent, remainder = over_people(cohort, encoder.encode, chosen)
-    return latent, remainder
-
-
-def over_people(
-    cohort: Cohort,
-    function: Callable[[NDArray[Any], NDArray[np.int16]], tuple[NDArray[Any], ...]],
-    chosen: NDArray[np.bool_] | None = None,
-) -> list[NDArray[Any]]:
-    """Arrays of people, in their order, that a function makes of the dosages of each block.
-
-    Missing calls are filled before, which is why the environments that it gets are all zero.
-    """
-    fill = fill_of(cohort)
-
-    def block(rows: slice) -> tuple[NDArray[Any], ...]:
-        kept = slice(None) if chosen is None else chosen[rows]
-        environment = cohort.array("environment", rows)[kept]
-        dosage = fill_missing(cohort.expected_dosage(rows)[kept], environment, fill)
-        return function(dosage, np.zeros_like(environment))
-
-    parts = map_blocks(None, blocks(cohort.num_samples, cohort.layout.chunk_rows), block)
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def _people(x: NDArray[Any]) -> ArrayCohort:

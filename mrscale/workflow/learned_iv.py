@@ -24,10 +24,10 @@ from mrscale.train.learn import Effort, Trained, learn
 from mrscale.workflow.checks import check_latents
 from mrscale.workflow.cohorts import Cohort, fill_of
 from mrscale.workflow.designs import Clusters, PairData
+from mrscale.workflow.judgement import RIVAL
 from mrscale.workflow.latents import Encoders, Latents, encode_rows
 from mrscale.workflow.learned_data import pair_cohort
 from mrscale.workflow.learned_options import LearnOptions, require_blocks
-from mrscale.workflow.learned_sensitivity import compared_fits, sensitivity
 from mrscale.workflow.learning import (
     PATH_STEPS,
     LatentDim,
@@ -198,18 +198,15 @@ def learned_pair(
     with bar("Estimating", 3, quiet=quiet) as progress:
         checks = check_latents(None, cohort, latents, encoders, options.seed, progress=progress)
         pair = estimate_pair(None, data, checks, progress=progress)
-    fits = compared_fits(data, pair)
-    pooled = fits[pair.headline].pooled
     return LearnedIVResult(
         pair=pair,
-        dof=pooled.dof if pooled else math.inf,
+        dof=math.inf if pair.headline == RIVAL else num_blocks - 1,
         latent_dim=chosen.value,
         num_factors=starts[0].front.num_factors,
         num_blocks=num_blocks,
         environments=tuple(cohort.names("environments")),
         num_clusters=None if clusters is None else len(clusters[1]),
         latent_dim_path=path_table(chosen.path, chosen.value),
-        sensitivity=sensitivity(fits, pair, latents),
         provenance={"settings": asdict(options), "software": software_versions()},
     )
 

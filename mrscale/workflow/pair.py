@@ -6,29 +6,35 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice
 
 import numpy as np
 
+from mrscale.disclosure import may_tell_more_than
 from mrscale.progress import Advance, silent
-from mrscale.results import Estimate, PairResult
+from mrscale.results import Estimate, LeftOut, PairResult
 from mrscale.sampling.plan import blocks
-from mrscale.stats.iv import reduced_pair
 from mrscale.stats.moments import Floats
 from mrscale.stats.pooling import MetaAnalysis, interval, meta_analysis
 from mrscale.stats.weak import anderson_rubin
+from mrscale.store.reader import GenotypeStore
 from mrscale.stream.engine import Client
 from mrscale.workflow.checks import LatentCheck
-from mrscale.workflow.designs import GENOTYPE, Estimator, PairData
+from mrscale.workflow.cohorts import Cohort
+from mrscale.workflow.designs import GENOTYPE, PairData
 from mrscale.workflow.fitting import (
     Fitted,
     FrameMoments,
     fit,
     fit_within,
+    fit_without,
     frame_moments,
     select,
     with_errors,
 )
+from mrscale.workflow.instrument_list import AdjustedVariants, strongest
 from mrscale.workflow.judgement import RIVAL, LearnedFit, judge
+from mrscale.workflow.sensitivity import NAIVE, sensitivity
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,21 @@ class PairFits:
         What the verdict depends on, per method.
     anderson_rubin : tuple of (float, float)
         As for :class:`mrscale.results.PairResult`.
+    fits : dict of str to Fitted
+        Those behind the estimates, by key.
+    without : dict of str to tuple of LeftOut
+        Of those that may be the headline, without each environment, by key.
+    adjusted : AdjustedVariants
+        The variants, one by one and one left out, as in the adjusted 2SLS.
     """
 
     estimates: tuple[Estimate, ...]
     per_environment: tuple[Estimate, ...]
     learned: tuple[LearnedFit, ...]
     anderson_rubin: tuple[tuple[float, float], ...]
+    fits: dict[str, Fitted]
+    without: dict[str, tuple[LeftOut, ...]]
+    adjusted: AdjustedVariants
 
 
 def estimate_pair(
@@ -69,9 +84,10 @@ def estimate_pair(
     """
     found = fit_pair(client, data, checks, progress=progress)
     verdict = judge(found.learned)
-    return PairResult(
-        exposure=data.store.names("exposures")[data.exposure],
-        outcome=data.store.names("outcomes")[data.outcome],
+    store = data.store
+    pair = PairResult(
+        exposure=store.names("exposures")[data.exposure],
+        outcome=store.names("outcomes")[data.outcome],
         estimates=found.estimates,
         headline=verdict.headline,
         trust=verdict.trust,
@@ -79,7 +95,13 @@ def estimate_pair(
         diagnostics=verdict.diagnostics,
         per_environment=found.per_environment,
         anderson_rubin=found.anderson_rubin,
+        without=found.without[verdict.headline],
         truth=truth,
+    )
+    return replace(
+        pair,
+        sensitivity=sensitivity(found.fits, pair, data.latents, found.adjusted.without_one),
+        instruments=strongest(store, found.adjusted) if isinstance(store, GenotypeStore) else (),
     )
 
 
@@ -105,42 +127,66 @@ def fit_pair(
     cohort = data.store
     cuts = blocks(cohort.num_samples, cohort.layout.chunk_rows)
     moments = frame_moments(client, cuts, data, progress=progress)
-    estimators = data.estimators()
-    names = cohort.names("environments")
-    everywhere = [fit(moments, one) for one in estimators]
-    within = [one for e in estimators for one in fit_within(moments, e, range(len(names)))]
-    fitted, covariance = with_errors(client, cuts, data, [*everywhere, *within], progress=progress)
-    by_key = {one.estimator.key: one for one in fitted[: len(estimators)]}
-    inside = {
-        e.key: [one for one in fitted[len(estimators) :] if one.estimator.key == e.key]
-        for e in estimators
-    }
+    estimators, names = data.estimators(), cohort.names("environments")
+    places = range(len(names))
+    quotable = {RIVAL, *(f"{method}_controls" for method in checks)}
+    kinds = [
+        [fit(moments, one) for one in estimators],
+        [one for e in estimators for one in fit_within(moments, e, places)],
+        [one for e in estimators if e.key in quotable for one in fit_without(moments, e, places)],
+    ]
+    fitted, covariance = with_errors(client, cuts, data, [*chain(*kinds)], progress=progress)
+    rest = iter(fitted)
+    everywhere, within, without = (list(islice(rest, len(kind))) for kind in kinds)
+    by_key = {one.estimator.key: one for one in everywhere}
+    inside = {key: [one for one in within if one.estimator.key == key] for key in by_key}
+    inside[NAIVE] = [one for one in inside[NAIVE] if _may_be_shown(one, moments, cohort)]
     metas = {key: _meta(ones) for key, ones in inside.items()}
     num_obs = select(moments, GENOTYPE).count
     estimates = [
         replace(one.result(num_obs), q_pvalue=metas[key].q_pvalue) for key, one in by_key.items()
     ]
-    naive = inside["tsls"]
+    naive = _inside(inside[NAIVE], moments, names)
     if naive:
-        used = sum(moments[GENOTYPE, one.environment].count for one in naive)
-        estimates.insert(3, _meta_result(naive, used, len(names)))
+        used = sum(e.num_obs for e in naive)
+        estimates.insert(3, _meta_result(inside[NAIVE], used, len(names)))
     difference = partial(_contrast, list(by_key), by_key, covariance)
+    rival = by_key[RIVAL].estimator
+    selected = select(moments, GENOTYPE).select(rival.columns)
     return PairFits(
         estimates=tuple(estimates),
-        per_environment=tuple(
-            one.result(
-                moments[GENOTYPE, one.environment].count,
-                key=names[one.environment],
-                label=names[one.environment],
-            )
-            for one in naive
-        ),
+        per_environment=naive,
         learned=tuple(
             _learned_fit(check, by_key, metas, list(checks), difference)
             for check in checks.values()
         ),
-        anderson_rubin=_anderson_rubin(moments, next(e for e in estimators if e.key == RIVAL)),
+        anderson_rubin=anderson_rubin(by_key[RIVAL].fits[0].reduced).intervals,
+        fits=by_key,
+        without={key: _without(without, key, names) for key in quotable},
+        adjusted=AdjustedVariants.of(selected, len(rival.instruments)),
     )
+
+
+def _inside(
+    fitted: Sequence[Fitted], moments: FrameMoments, names: Sequence[str]
+) -> tuple[Estimate, ...]:
+    found = []
+    for one in fitted:
+        (code,) = one.environments
+        count = moments[GENOTYPE, code].count
+        found.append(one.result(count, key=names[code], label=names[code]))
+    return tuple(found)
+
+
+def _without(fitted: Sequence[Fitted], key: str, names: Sequence[str]) -> tuple[LeftOut, ...]:
+    found = []
+    for one in fitted:
+        if one.estimator.key == key:
+            (left_out,) = set(range(len(names))) - set(one.environments)
+            e = one.result(0)
+            numbers = (e.estimate, e.ci_lower, e.ci_upper, e.first_stage_f)
+            found.append(LeftOut(names[left_out], *numbers))
+    return tuple(found)
 
 
 def _learned_fit(
@@ -163,6 +209,14 @@ def _learned_fit(
     )
 
 
+def _may_be_shown(one: Fitted, moments: FrameMoments, cohort: Cohort) -> bool:
+    """Whether an estimate inside an environment tells no more of its people than their count."""
+    (code,) = one.environments
+    size = int((cohort.array("environment") == code).sum())
+    used = moments[GENOTYPE, code].count
+    return may_tell_more_than(len(one.estimator.columns), used, [size])
+
+
 def _contrast(
     keys: list[str], by_key: Mapping[str, Fitted], covariance: Floats, one: str, other: str
 ) -> tuple[float, float]:
@@ -179,11 +233,6 @@ def _contrast(
 def _meta(fitted: list[Fitted]) -> MetaAnalysis:
     estimates = np.array([one.estimate for one in fitted])
     return meta_analysis(estimates, np.array([one.std_error for one in fitted]))
-
-
-def _anderson_rubin(moments: FrameMoments, rival: Estimator) -> tuple[tuple[float, float], ...]:
-    selected = select(moments, GENOTYPE).select(rival.columns)
-    return anderson_rubin(reduced_pair(selected, len(rival.instruments))[0]).intervals
 
 
 def _meta_result(within: list[Fitted], num_obs: int, num_environments: int) -> Estimate:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mrscale import disclosure
 from mrscale.config import Method, Study
 from mrscale.errors import RunError
 from mrscale.provenance import Clock, write_json
@@ -24,11 +25,14 @@ class RunFolder:
     def claim(cls, study: Study) -> RunFolder:
         """Take the study's run folder into use, or refuse it untouched.
 
+        The study's disclosure policy is in force in this process from then on.
+
         Raises
         ------
         RunError
             If the folder holds something else, or the run of another study.
         """
+        disclosure.enforce(study.disclosure.as_policy())
         folder = cls(Path(study.run))
         marker = folder.path / MARKER
         advice = 'nothing was touched; choose another folder (run = "..." or --run) or remove it'
@@ -92,6 +96,11 @@ class RunFolder:
     def result(self) -> Path:
         """All results in one file, with provenance."""
         return self.path / "result.json"
+
+    @property
+    def published(self) -> Path:
+        """Exact counts of people that all results of this run have shown."""
+        return self.path / "published.json"
 
     @property
     def report(self) -> Path:

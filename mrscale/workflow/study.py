@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mrscale import __version__, places
+from mrscale import __version__, disclosure, places
 from mrscale.config import StudyLike, as_study
 from mrscale.errors import MissingExtraError, RunError
 from mrscale.progress import bar
@@ -41,6 +41,13 @@ def run(study: StudyLike, *, quiet: bool = False) -> StudyResult:
     ------
     MrscaleError
         If an input, the run folder or an engine does not allow the study.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> biobank = mr.simulate("biobank", num_people=2000, num_variants=20)
+    >>> result = mr.run("biobank/study.toml")  # doctest: +SKIP
+    >>> result.pairs[0].headline, result.pairs[0].trust  # doctest: +SKIP
     """
     study = as_study(study)
     RunFolder.claim(study)
@@ -86,6 +93,7 @@ def extract(study: StudyLike, out: str | None = None, *, quiet: bool = False) ->
     """
     study = as_study(study)
     out = out or study.store_path
+    disclosure.enforce(study.disclosure.as_policy())
     try:
         from pipelines.extract import extract as extract_store
     except ModuleNotFoundError as error:
@@ -114,6 +122,13 @@ def report(study: StudyLike) -> StudyResult:
     ------
     RunError
         If nothing has been estimated yet.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> biobank = mr.simulate("biobank", num_people=2000, num_variants=20)
+    >>> mr.run("biobank/study.toml").to_dataframe()  # doctest: +SKIP
+    >>> mr.report("biobank/study.toml")  # doctest: +SKIP
     """
     study = as_study(study)
     clock = Clock()

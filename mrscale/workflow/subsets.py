@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
 
+from mrscale.disclosure import may_tell_more_than
 from mrscale.errors import InputError
 from mrscale.results.cohort import ESTIMATES
 from mrscale.stats.first_stage import classical_f
@@ -32,7 +33,7 @@ from mrscale.stream.products import Group
 from mrscale.workflow.store_data import StoreData
 
 NOBODY = "nobody here has the exposure, the outcome and every covariate"
-TOO_FEW = "there are no more people here than instruments, covariates and exposures"
+TOO_FEW = "there are hardly more people here than instruments, covariates and exposures"
 _NO_NUMBER = "the columns are too nearly collinear here for a finite estimate"
 
 
@@ -86,11 +87,16 @@ def each_environment(
     data: StoreData, groups: dict[Group, Moments], estimator: KClassName
 ) -> list[Subset]:
     """Fits in each environment by itself, without indicators of environments."""
-    names = data.rows.store.names("environments")
-    return [
-        _subset(data, names[e], (e,), data.within, environment_moments(groups, e), estimator)
-        for e in data.present
-    ]
+    store = data.rows.store
+    names, sizes = store.names("environments"), np.bincount(store.array("environment"))
+    found = []
+    for e in data.present:
+        moments = environment_moments(groups, e)
+        one = _subset(data, names[e], (e,), data.within, moments, estimator)
+        if one.fit and not may_tell_more_than(len(data.within), one.num_obs, [int(sizes[e])]):
+            one = replace(one, fit=None, reason=TOO_FEW)
+        found.append(one)
+    return found
 
 
 def without_each_environment(

@@ -43,6 +43,17 @@ def leave_one_out(
     ------
     InputError
         If the numbers or the method cannot be used.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> summary = ([0.1, 0.2, 0.3], [0.01] * 3, [0.05, 0.1, 0.16], [0.02] * 3)
+    >>> mr.leave_one_out(*summary)[["variant", "estimate"]].round(2)
+      variant  estimate
+    0       1      0.52
+    1       2      0.53
+    2       3      0.50
+    3     all      0.52
     """
     table = read_associations(beta_exposure, se_exposure, beta_outcome, se_outcome, correlation)
     table.require_one_exposure("leave_one_out")
@@ -82,6 +93,13 @@ def scatter_data(
     ------
     InputError
         If the numbers cannot be used.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> summary = ([0.1, 0.2, 0.3], [0.01] * 3, [0.05, 0.1, 0.16], [0.02] * 3)
+    >>> mr.scatter_data(*summary).shape
+    (3, 5)
     """
     table = read_associations(beta_exposure, se_exposure, beta_outcome, se_outcome)
     table.require_one_exposure("scatter_data")
@@ -128,6 +146,18 @@ def forest_data(
     ------
     InputError
         If the numbers or a method cannot be used.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> summary = ([0.1, 0.2, 0.3], [0.01] * 3, [0.05, 0.1, 0.16], [0.02] * 3)
+    >>> mr.forest_data(*summary)[["variant", "method", "estimate"]].round(2)
+      variant      method  estimate
+    0       1  wald_ratio      0.50
+    1       2  wald_ratio      0.50
+    2       3  wald_ratio      0.53
+    3     all         ivw      0.52
+    4     all       egger      0.55
     """
     table = read_associations(beta_exposure, se_exposure, beta_outcome, se_outcome, correlation)
     table.require_one_exposure("forest_data")
@@ -168,6 +198,16 @@ def funnel_data(
     ------
     InputError
         If the numbers cannot be used.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> summary = ([0.1, 0.2, 0.3], [0.01] * 3, [0.05, 0.1, 0.16], [0.02] * 3)
+    >>> mr.funnel_data(*summary).round(2)
+       variant  estimate  precision
+    0        1      0.50        5.0
+    1        2      0.50       10.0
+    2        3      0.53       15.0
     """
     table = read_associations(beta_exposure, se_exposure, beta_outcome, se_outcome)
     table.require_one_exposure("funnel_data")

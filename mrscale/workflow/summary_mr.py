@@ -139,10 +139,18 @@ def summary_mr(
     Examples
     --------
     >>> import mrscale as mr
-    >>> mr.summary_mr([0.1, 0.2], [0.01, 0.01], [0.05, 0.1], [0.02, 0.02], methods="ivw")[
-    ...     "estimate"
-    ... ].item()  # doctest: +SKIP
-    0.5
+    >>> summary = ([0.1, 0.2, 0.3], [0.01] * 3, [0.05, 0.1, 0.16], [0.02] * 3)
+    >>> table = mr.summary_mr(*summary, methods=["ivw", "weighted_median", "egger"])
+    >>> table[["method", "estimate", "std_error"]].round(2)
+                method  estimate  std_error
+    0              ivw      0.52       0.05
+    1  weighted_median      0.52       0.06
+    2            egger      0.55       0.14
+
+    A method that cannot be used says why.
+
+    >>> mr.summary_mr(*summary, methods="presso")["note"].item()
+    'not applicable: needs at least 4 variants, 3 given'
     """
     table = read_associations(beta_exposure, se_exposure, beta_outcome, se_outcome, correlation)
     options = Options(
@@ -219,6 +227,14 @@ def presso(
     ------
     InputError
         If the numbers cannot be used, or resamples are too few to name an outlier.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> outcome = [0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.11, 0.3]
+    >>> exposure = [0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.1]
+    >>> mr.presso(exposure, [0.01] * 8, outcome, [0.02] * 8).outliers.nonzero()[0]
+    array([7])
     """
     table = read_associations(beta_exposure, se_exposure, beta_outcome, se_outcome)
     table.require_one_exposure("presso")
@@ -270,6 +286,14 @@ def steiger(
     Warnings
     --------
     Neither form is the liability-scale variance of a binary trait.
+
+    Examples
+    --------
+    >>> import mrscale as mr
+    >>> summary = ([0.1, 0.2, 0.3], [0.01] * 3, [0.05, 0.1, 0.16], [0.02] * 3)
+    >>> found = mr.steiger(*summary, num_obs_exposure=10_000, num_obs_outcome=10_000)
+    >>> found.forward, round(found.r2_exposure, 2), round(found.r2_outcome, 2)
+    (True, 0.13, 0.01)
     """
     table = read_associations(beta_exposure, se_exposure, beta_outcome, se_outcome)
     table.require_one_exposure("steiger")

@@ -6,6 +6,7 @@ Only the genotype store may hold them.
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import os
 import re
@@ -32,6 +33,8 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 PREFIX, VALUE = "PLANTED", "7.765431"
 """Of every person's id; and one person's exposure."""
+FEW = 7
+"""People of one environment who lack the exposure."""
 SECRET = re.compile(rf"{PREFIX}[\d-]|{re.escape(VALUE)}|[01]/[01]\t[01]/[01]")
 """Also calls of people side by side, as in a line of a VCF."""
 
@@ -50,6 +53,8 @@ def biobank(tmp_path_factory):
     people = pd.read_csv(folder / "phenotypes.tsv", sep="\t", dtype=str)
     people["person_id"] = PREFIX + people["person_id"]
     people.loc[17, "exposure"] = VALUE
+    few = people.index[people["environment"] == people["environment"][100]][20 : 20 + FEW]
+    people.loc[few, "exposure"] = ""
     people.to_csv(folder / "phenotypes.tsv", sep="\t", index=False)
     study = (folder / "study.toml").read_text().split("[simulation]")[0]
     study = study.replace("genotypes.vcf.bgz", "genotypes.vcf")
@@ -92,6 +97,29 @@ def test_a_study_that_succeeds_with_python_workers_killed_on_the_way(biobank):
     must = ["logs/hail.log", "logs/java.log", "result.json", "report.html", "estimates.tsv"]
     assert {*must, "store.zarr/variants.tsv", "store.zarr/manifest.json"} <= set(checked)
     assert "Lost task" in (run / "logs" / "hail.log").read_text()
+    require_no_small_cell(biobank, out + err)
+
+
+def require_no_small_cell(biobank, said):
+    """The seven without the exposure follow from nothing that was said or may leave."""
+    people = pd.read_csv(biobank / "phenotypes.tsv", sep="\t")
+    sizes = people["environment"].value_counts()
+    used = people.dropna(subset="exposure")["environment"].value_counts()
+    assert (sizes - used).max() == FEW
+    place = (sizes - used).idxmax()
+    exports = [biobank / "run" / name for name in ("result.json", "estimates.tsv", "report.html")]
+    texts = [said, *(file.read_text() for file in exports)]
+    for count in (used[place], used.sum()):
+        number = re.compile(rf"(?<![\d.,=#]){count:,}(?![\d.])|(?<![\d.,=#]){count}(?![\d.])")
+        for text in texts:
+            # figures are drawn from estimates alone; their coordinates are no counts
+            found = number.search(re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL))
+            assert not found, found.string[max(0, found.start() - 200) : found.end() + 50]
+    result = json.loads(exports[0].read_text())
+    assert result["environments"][place] == sizes[place]
+    inside = {row["key"]: row["num_obs"] for row in result["pairs"][0]["per_environment"]}
+    assert inside == {name: int(n) for name, n in sizes.items()} | {place: f"<={sizes[place] - 1}"}
+    assert {row["num_obs"] for row in result["pairs"][0]["estimates"]} == {f"<={sizes.sum() - 1}"}
 
 
 def kill_python_workers(driver):
@@ -144,6 +172,10 @@ def small_environment(vcf, people):
     return vcf, people.assign(environment=people["environment"].where(people.index > 4, "PLANT"))
 
 
+def environment_of_fifteen(vcf, people):
+    return vcf, people.assign(environment=people["environment"].where(people.index > 14, "here"))
+
+
 def ids_as_environments(vcf, people):
     return vcf, people.assign(environment=people["person_id"])
 
@@ -170,6 +202,7 @@ def cell_too_many(vcf, people):
         (id_twice_in_the_table, InputError),
         (id_in_a_trait, InputError),
         (small_environment, InputError),
+        (environment_of_fifteen, InputError),
         (ids_as_environments, InputError),
         (constant_trait, InputError),
         (no_header, InputError),
@@ -188,7 +221,11 @@ def test_an_extraction_that_fails(change, kind, biobank, tmp_path, engine_logs, 
     caplog.set_level(logging.DEBUG)
     with pytest.raises(kind) as caught:
         extract(load_study(tmp_path / "study.toml"), str(tmp_path / "run" / "store.zarr"))
-    require_clean("the error", "".join(traceback.format_exception(caught.value)))
+    said = "".join(traceback.format_exception(caught.value))
+    require_clean("the error", said)
+    if change is environment_of_fifteen:
+        assert "with <=20 people: 'here'" in str(caught.value)
+        assert "15" not in str(caught.value)
     require_clean("Python's log", caplog.text)
     for name, text in zip(["standard output", "standard error"], capfd.readouterr(), strict=True):
         require_clean(name, text)

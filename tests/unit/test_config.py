@@ -8,14 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from mrscale.config import (
-    QC,
-    Encoder,
-    Genotypes,
-    Instruments,
-    People,
-    Simulation,
-    Study,
-    Traits,
     is_principal_component,
     load_study,
     parse_study,
@@ -150,13 +142,6 @@ def test_an_empty_study_has_the_documented_defaults_and_cannot_be_changed():
 )
 def test_principal_components_are_known_by_name(name, expected):
     assert is_principal_component(name) is expected
-
-
-def test_the_study_file_page_names_every_key():
-    page = (Path(__file__).parents[2] / "docs" / "study-file.md").read_text()
-    sections = [Study, Genotypes, People, Traits, Instruments, QC, Encoder, Simulation]
-    keys = {key for section in sections for key in section.model_fields}
-    assert [key for key in sorted(keys) if f"`{key}`" not in page and f"[{key}]" not in page] == []
 
 
 def test_one_exposure_may_be_given_without_brackets():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mrscale.plots import people
+from mrscale.stats.invariance import profile
 
 NAMES = ["AFR", "EUR"]
 
@@ -51,7 +52,7 @@ def test_no_bar_of_one_to_twenty_people() -> None:
 def test_invariance_shows_means_before_and_after() -> None:
     values, environment = _latent(2)
     before = values + 2.0 * environment[:, None]
-    panels = people.invariance(before, values, environment, NAMES)
+    panels = people.invariance(*(profile(v, environment, 2) for v in (before, values)), NAMES)
     assert [t.get_text() for t in panels[0].get_yticklabels()] == NAMES
     means = [[np.mean(c.lines[0].get_xdata()) for c in ax.containers] for ax in panels]
     assert np.allclose(means[0], [0, 2], atol=0.05)
@@ -60,7 +61,7 @@ def test_invariance_shows_means_before_and_after() -> None:
 
 def test_an_environment_of_twenty_has_no_moments() -> None:
     values, environment = np.zeros((120, 1)), np.repeat([0, 1], [100, 20])
-    panels = people.invariance(values, values, environment, NAMES)
+    panels = people.invariance(*[profile(values, environment, 2)] * 2, NAMES)
     assert [len(ax.containers) for ax in panels] == [1, 1]
 
 

@@ -6,7 +6,16 @@ import math
 
 import pytest
 
-from mrscale.results import Diagnostic, Estimate, PairResult, StudyResult
+from mrscale.results import (
+    Diagnostic,
+    Estimate,
+    Instrument,
+    LeftOut,
+    LeftOutVariant,
+    PairResult,
+    Sensitivity,
+    StudyResult,
+)
 
 LABELS = {
     "ols": "OLS",
@@ -80,6 +89,20 @@ def green_pair() -> PairResult:
             ]
         ),
         anderson_rubin=((0.57, 0.68),),
+        without=tuple(
+            LeftOut(f"env{i}", 0.5 + i / 100, 0.45, 0.57, 900.0 + i) for i in range(1, 6)
+        ),
+        sensitivity=(
+            Sensitivity("robustness value, estimate", 0.31, math.nan, math.nan, "A share."),
+            Sensitivity("union of intervals", math.nan, 0.41, 0.61, "From lowest to highest."),
+        ),
+        instruments=tuple(
+            Instrument(
+                f"rs{i}", f"1:{1000 + i}", "A", "C", math.nan if i == 3 else 0.2,
+                (-1) ** i * 0.1, 0.01 + i / 500, (-1) ** i * 0.05, 0.02,
+            )
+            for i in range(7)
+        ),
         truth=0.5,
     )  # fmt: skip
 
@@ -131,12 +154,20 @@ def study(green_pair: PairResult, red_pair: PairResult) -> StudyResult:
         num_variants=200,
         missing_rate=0.0049,
         variants={"kept": 200, "call rate": 3, "duplicate in the list": 2},
+        left_out=(LeftOutVariant("rs9", "2:77", "A,T", "palindromic", "frequency 0.49"),),
         people={"in the genotypes": 20_500, "no phenotype": 500, "kept": 20_000},
         encoders={
             "linear": {"latent_dim": 2, "factors": 4, "folds": 4},
             "flow": {
                 "latent_dim": 2,
                 "factors": 4,
+                "profile": {
+                    "latent": {"mean": [[0.01, 0.02]] * 5, "deviation": [[1.0, 0.9]] * 5},
+                    "remainder": {
+                        "mean": [[-1.0], [-0.5], [0.0], [0.5], [None]],
+                        "deviation": [[0.5], [0.5], [1.0], [1.0], [None]],
+                    },
+                },
                 "folds": [
                     {
                         "fold": i,

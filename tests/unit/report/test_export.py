@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mrscale.disclosure import show_count
 from mrscale.errors import RunError
-from mrscale.report import control, export, load_result, write_report
+from mrscale.report import export, load_result, write_report
 from mrscale.results import StudyResult
 
 
@@ -50,8 +51,8 @@ def test_suppressed_counts_survive_the_round_trip(study: StudyResult, tmp_path: 
     )
     paths = write_report(small, tmp_path)
     read = load_result(paths["result"])
-    assert control.show(read.environments["b"]) == "<=20"
-    assert control.show(read.num_people) == "<=20,009"
+    assert show_count(read.environments["b"]) == "<=20"
+    assert show_count(read.num_people) == "<=20,009"
     before = {k: p.read_bytes() for k, p in paths.items()}
     write_report(read, tmp_path)
     assert {k: p.read_bytes() for k, p in paths.items()} == before
@@ -72,7 +73,7 @@ def test_no_result_is_explained(tmp_path: Path) -> None:
         load_result(tmp_path / "result.json")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": "1.0"}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": "1.1"}'])
 def test_damaged_result_is_explained(tmp_path: Path, text: str) -> None:
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(RunError, match=r"must be a result\.json as mrscale writes it"):
@@ -80,5 +81,5 @@ def test_damaged_result_is_explained(tmp_path: Path, text: str) -> None:
 
 
 def test_other_schema_version_is_refused(study: StudyResult) -> None:
-    with pytest.raises(RunError, match=r"schema version '1\.0' and has '9'"):
+    with pytest.raises(RunError, match=r"schema version '1\.1' and has '9'"):
         export.from_json(export.to_json(study) | {"schema_version": "9"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from mrscale.report import render
-from mrscale.results import StudyResult
+from mrscale.results import LeftOut, LeftOutVariant, Sensitivity, StudyResult
 
 VOID = {"meta", "br", "link", "img", "hr"}
 
@@ -50,8 +52,13 @@ def test_fetches_nothing(html: str) -> None:
     for _, attrs in page.elements:
         for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
             assert (attrs.get(name) or "#").startswith("#")
-    assert not page.named("script")
     assert not page.named("link")
+    (policy,) = [m["content"] for m in page.named("meta") if "http-equiv" in m]
+    assert policy is not None
+    (script,) = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}'" in policy
+    assert "default-src 'none'" in policy
     assert not re.search(r"@import|url\((?!#)", html)
 
 
@@ -63,7 +70,7 @@ def test_ids_are_unique(html: str) -> None:
 def test_figures_and_tables_are_accessible(html: str) -> None:
     page = Page(html)
     images = [attrs for _, attrs in page.elements if attrs.get("role") == "img"]
-    assert len(images) == len(page.named("svg")) == 6
+    assert len(images) == len(page.named("svg")) == 11
     assert all(attrs["aria-label"] for attrs in images)
     assert len(page.named("caption")) == len(page.named("table"))
     assert all(attrs.get("scope") in {"row", "col"} for attrs in page.named("th"))
@@ -76,12 +83,16 @@ def test_order_of_a_pair(html: str) -> None:
         "Trust in the learned instruments",
         "<h3>Estimates</h3>",
         "<h3>Learned against adjusted</h3>",
+        "<h3>Strength of the instruments</h3>",
         "<h3>Diagnostics</h3>",
         "<h3>Inside each environment</h3>",
+        "<h3>Sensitivity</h3>",
         "<h3>Anderson-Rubin set",
+        "<h3>Instruments</h3>",
         "People and variants</h2>",
         "Encoders</h2>",
         "Limits: what no check here can see</h2>",
+        "STROBE-MR</h2>",
         "Provenance</h2>",
     ]
     places = [html.index(mark) for mark in marks]
@@ -109,6 +120,9 @@ def test_names_are_escaped(study: StudyResult) -> None:
         per_environment=tuple(
             replace(e, key=f"{bad}{i}") for i, e in enumerate(study.pairs[0].per_environment)
         ),
+        without=(LeftOut(bad, 0.5, 0.4, 0.6, 9.0),),
+        sensitivity=(Sensitivity(bad, 0.5, 0.4, 0.6, bad),),
+        instruments=(replace(study.pairs[0].instruments[0], variant=bad, effect_allele=bad),),
     )
     html = render(
         replace(
@@ -117,13 +131,15 @@ def test_names_are_escaped(study: StudyResult) -> None:
             pairs=(pair,),
             environments={bad: 20_000},
             people={bad: 1},
+            left_out=(LeftOutVariant(bad, bad, bad, bad, bad),),
             variants={bad: 1},
             encoders={bad: study.encoders["flow"]},
             provenance={bad: bad},
         ),
         clock={bad: bad},
     )
-    assert "<script" not in html
+    assert len(Page(html).named("script")) == 1
+    assert "alert(&#39;x&#39;)" in html
     assert not Page(html).open
 
 
@@ -131,6 +147,7 @@ def test_people_are_suppressed(study: StudyResult) -> None:
     html = render(replace(study, environments={"a": 19_983, "b": 17}, people={"odd": 13}))
     assert "&lt;=20" in html
     assert "&lt;=20,003" in html
+    assert "<li>people in b: shown as &lt;=20</li>" in html
     assert ">17<" not in html
     assert ">13<" not in html
 
@@ -143,7 +160,14 @@ def test_equal_results_give_equal_bytes(study: StudyResult, html: str) -> None:
 
 def test_a_bare_result_renders(study: StudyResult) -> None:
     bare = replace(
-        study.pairs[0], diagnostics=(), per_environment=(), anderson_rubin=(), reasons=()
+        study.pairs[0],
+        diagnostics=(),
+        per_environment=(),
+        anderson_rubin=(),
+        reasons=(),
+        without=(),
+        sensitivity=(),
+        instruments=(),
     )
     html = render(StudyResult("bare", (bare,), {"a": 100, "b": 100}, 200, 3, float("nan")))
     assert "an unknown share" in html

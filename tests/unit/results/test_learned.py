@@ -43,7 +43,6 @@ def result() -> LearnedIVResult:
         per_environment=(estimate("north", 0.7),),
         anderson_rubin=((-math.inf, -1.0), (0.2, math.inf)),
     )
-    table = path_table({}, 2)
     return LearnedIVResult(
         pair=pair,
         dof=3,
@@ -52,8 +51,7 @@ def result() -> LearnedIVResult:
         num_blocks=4,
         environments=("north", "south"),
         num_clusters=None,
-        latent_dim_path=table,
-        sensitivity=table.assign(name=[], value=[], lower=[], upper=[], meaning=[]),
+        latent_dim_path=path_table({}, 2),
         provenance={},
     )
 

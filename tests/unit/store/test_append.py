@@ -61,6 +61,12 @@ def test_appended_traits_come_after_the_others_in_every_reader(place, values, tr
     verify(place)
 
 
+def test_the_ids_of_an_open_dataset_are_taken(place, values, traits):
+    ids = open_dataset(place)["sample_id"]
+    assert append(place, ids, traits).num_absent == 0
+    np.testing.assert_array_equal(open_store(place).array("exposure")[:, 1:], traits["exposure"][1])
+
+
 def test_the_same_content_again_is_nothing_to_do(place, values, traits):
     first = append(place, values["sample_id"], traits)
     files = places.files(place)

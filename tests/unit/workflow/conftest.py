@@ -20,7 +20,7 @@ def changed_store(small_store, tmp_path):
 
     def change(**arrays: np.ndarray) -> Path:
         path = tmp_path / "changed.zarr"
-        shutil.copytree(small_store, path)
+        shutil.copytree(small_store, path, dirs_exist_ok=True)
         for name, values in arrays.items():
             writer.write_array(path, name, values)
         return path

@@ -315,7 +315,7 @@ def test_an_environment_with_too_few_people_has_a_note(rich, changed_from):
     )
     row = found.by_environment.set_index("label").loc["north"]
     assert math.isnan(row["estimate"])
-    assert row["note"].startswith("there are no more people here than instruments")
+    assert row["note"].startswith("there are hardly more people here than instruments")
     # its people count for everybody, and everybody else can be estimated without it
     assert found.leave_one_environment_out["estimate"].notna().all()
     assert len(found.first_stage_heterogeneity) == 1

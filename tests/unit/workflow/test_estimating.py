@@ -9,8 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mrscale as mr
+from mrscale import disclosure
 from mrscale.config import parse_study
+from mrscale.disclosure import show_count
 from mrscale.errors import InputError, RunError
+from mrscale.report.control import suppressed
+from mrscale.results import LeftOutVariant
+from mrscale.store.reader import open_store
 from mrscale.workflow.estimating import Truth, estimate
 from mrscale.workflow.study import report, run
 
@@ -36,6 +42,46 @@ def test_results_are_written_and_read_back(small_store, tmp_path):
     assert raw["provenance"]["software"]["mrscale"]
     table = pd.read_csv(tmp_path / "run" / "estimates.tsv", sep="\t")
     np.testing.assert_allclose(table["estimate"], [e.estimate for e in pair.estimates], rtol=1e-12)
+
+
+def test_variants_and_what_the_estimate_depends_on_are_told(small_store, tmp_path):
+    (pair,) = estimate(study(small_store, tmp_path), quiet=True).pairs
+    whole = mr.estimate(small_store, errors="classical")
+    of_store = whole.per_variant.set_index(["instrument", "trait"])
+    assert len(pair.instruments) == 30
+    strength = [one.first_stage_f for one in pair.instruments]
+    assert strength == sorted(strength, reverse=True)
+    for one in pair.instruments:
+        for trait, beta, error in (
+            ("exposure", one.beta_exposure, one.se_exposure),
+            ("outcome", one.beta_outcome, one.se_outcome),
+        ):
+            expected = of_store.loc[(one.variant, trait)]
+            np.testing.assert_allclose(
+                [beta, error], expected[["beta", "std_error"]].astype(float), rtol=1e-8
+            )
+        assert (one.effect_allele, one.other_allele) == ("C", "A")
+        assert 0 < one.frequency < 1
+    left_out = whole.leave_one_instrument_out["estimate"]
+    found = {one.name: one for one in pair.sensitivity}
+    one = found["2SLS adjusted, without one variant"]
+    np.testing.assert_allclose([one.lower, one.upper], [left_out.min(), left_out.max()], rtol=1e-8)
+    others = mr.estimate(small_store, by="environment").leave_one_environment_out
+    assert [one.label for one in pair.without] == others["label"].tolist()
+    for column in ("estimate", "ci_lower", "ci_upper", "first_stage_f"):
+        told = [getattr(one, column) for one in pair.without]
+        np.testing.assert_allclose(told, others[column].astype(float), rtol=1e-6)
+
+
+def test_candidates_that_are_no_instruments_are_listed(small_store, changed_store, tmp_path):
+    store = changed_store()
+    columns = "variant_id\tcontig\tposition\talleles\teffect_allele\tstatus\treason"
+    rows = ["variant-0\t1\t1000\tA,C\tC\tkept\t", "rs9\t1\t99\tA,T\t\tpalindromic\tfrequency 0.49"]
+    (store / "variants.tsv").write_text("\n".join([columns, *rows]) + "\n")
+    found = estimate(study(store, tmp_path), quiet=True)
+    assert found.left_out == (
+        LeftOutVariant("rs9", "1:99", "A,T", "palindromic", "frequency 0.49"),
+    )
 
 
 def test_a_second_call_reads_what_is_there(small_store, tmp_path):
@@ -106,3 +152,43 @@ def test_a_truth_that_is_none_is_refused(tmp_path, content):
 def test_an_absent_truth_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no such file .*remove the section"):
         Truth.load(str(tmp_path / "truth.json"))
+
+
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_the_difference_of_two_runs_tells_no_small_count(
+    same_folder, small, changed_store, tmp_path
+):
+    north = np.flatnonzero(small.array("environment") == 0)
+    exposure = small.array("exposure").copy()
+    exposure[north[:100]] = np.nan
+    first = estimate(study(changed_store(exposure=exposure), tmp_path), quiet=True)
+    assert first.pairs[0]["ols"].num_obs == 800
+    exposure[north[:107]] = np.nan
+    earlier = {} if same_folder else {"disclosure": {"earlier": [str(tmp_path / "run")]}}
+    place = tmp_path if same_folder else tmp_path / "second"
+    second = study(changed_store(exposure=exposure), place, seed=1, **earlier)
+    second = estimate(second, quiet=True)
+    pair = second.pairs[0]
+    assert show_count(pair["ols"].num_obs) == "<=799"
+    assert show_count(pair.per_environment[0].num_obs) == f"<={len(north) - 101}"
+    assert suppressed(second)[0].startswith(
+        "people used inside north, exposure → outcome: shown as <="
+    )
+    third = estimate(study(changed_store(exposure=exposure), tmp_path / "third"), quiet=True)
+    assert show_count(third.pairs[0]["ols"].num_obs) == "793"
+
+
+def test_a_run_without_results_is_no_earlier_one(small_store, tmp_path):
+    asked = study(small_store, tmp_path, disclosure={"earlier": [str(tmp_path / "none")]})
+    with pytest.raises(InputError, match=r"earlier in \[disclosure\] .*none has none; correct it"):
+        estimate(asked, quiet=True)
+
+
+def test_a_study_may_hide_more(small_store, tmp_path):
+    north = int((open_store(small_store).array("environment") == 0).sum())
+    hidden = estimate(study(small_store, tmp_path, disclosure={"limit": north}), quiet=True)
+    try:
+        assert show_count(hidden.environments["north"]) == f"<={north}"
+        assert show_count(hidden.num_people).startswith("<=")
+    finally:
+        disclosure.enforce(disclosure.Policy())

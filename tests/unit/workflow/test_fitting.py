@@ -20,7 +20,14 @@ from mrscale.stream.engine import engine
 from mrscale.stream.products import mean_dosage
 from mrscale.workflow.checks import misfits
 from mrscale.workflow.designs import GENOTYPE, PairData, true_latents
-from mrscale.workflow.fitting import fit, fit_within, frame_moments, select, with_errors
+from mrscale.workflow.fitting import (
+    fit,
+    fit_within,
+    fit_without,
+    frame_moments,
+    select,
+    with_errors,
+)
 from mrscale.workflow.latents import Latents
 
 
@@ -121,7 +128,22 @@ def test_within_an_environment_only_its_people_count(client, small):
         expected = IV2SLS(y[inside], exog, x[inside], dosage[inside]).fit(cov_type="robust")
         assert_allclose(one.estimate, expected.params.iloc[-1], rtol=1e-7)
         assert_allclose(one.std_error, expected.std_errors.iloc[-1], rtol=1e-7)
-        assert select(moments, GENOTYPE, code).count == inside.sum()
+        assert select(moments, GENOTYPE, (code,)).count == inside.sum()
+
+
+def test_without_an_environment_the_others_people_count(client, small):
+    dosage, covariates, _, x, y = whole(small)
+    data = pair_data(small)
+    moments = frame_moments(client, cuts(small), data)
+    naive = next(one for one in data.estimators() if one.key == "tsls")
+    fitted, _ = with_errors(client, cuts(small), data, fit_without(moments, naive, range(3)))
+    assert [one.environments for one in fitted] == [(1, 2), (0, 2), (0, 1)]
+    for code, one in enumerate(fitted):
+        others = small.array("environment") != code
+        exog = np.c_[np.ones(others.sum()), covariates[others, :1]]
+        expected = IV2SLS(y[others], exog, x[others], dosage[others]).fit(cov_type="robust")
+        assert_allclose(one.estimate, expected.params.iloc[-1], rtol=1e-7)
+        assert_allclose(one.std_error, expected.std_errors.iloc[-1], rtol=1e-7)
 
 
 def test_people_without_a_trait_or_covariate_are_left_out(client, small, changed_store):
@@ -170,7 +192,7 @@ def test_environments_with_too_few_people_are_left_out_of_fits_within(client, sm
     data = pair_data(open_store(changed_store(exposure=exposure)))
     moments = frame_moments(client, cuts(small), data)
     naive = next(one for one in data.estimators() if one.key == "tsls")
-    assert [one.environment for one in fit_within(moments, naive, range(3))] == [1]
+    assert [one.environments for one in fit_within(moments, naive, range(3))] == [(1,)]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How far an estimate with learned instruments depends on what cannot be checked.
+"""How far an estimate depends on what cannot be checked.
 
 Legend: S encoders.
 """
@@ -7,60 +7,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
-from mrscale.results import PairResult
-from mrscale.sampling.plan import blocks
+from mrscale.results import PairResult, Sensitivity
 from mrscale.stats.reduced import Reduced
 from mrscale.stats.sensitivity import fitted_instrument, iv_robustness, leakage_to_explain
-from mrscale.workflow.designs import PairData
-from mrscale.workflow.fitting import Fitted, fit, frame_moments
+from mrscale.workflow.fitting import Fitted
 from mrscale.workflow.latents import Latents
 
 NAIVE = "tsls"
 _PREFERRED = ("flow", "linear", "kernel")
-_COLUMNS = ("name", "value", "lower", "upper", "meaning")
-
-Row = tuple[str, float, float, float, str]
-
-
-def compared_fits(data: PairData, pair: PairResult) -> dict[str, Fitted]:
-    """The headline, the learned estimate without controls and naive 2SLS, by their keys.
-
-    In one pass over the people, which reads the latents of one method only.
-    """
-    method = _method(data.latents, pair)
-    single = replace(data, latents=Latents(data.latents.arrays, (method,)))
-    cuts = blocks(data.store.num_samples, data.store.layout.chunk_rows)
-    moments = frame_moments(None, cuts, single)
-    needed = {pair.headline, method, NAIVE}
-    return {one.key: fit(moments, one) for one in single.estimators() if one.key in needed}
+_WITHOUT_ONE = ("2SLS adjusted, without one variant", math.nan)
+_OF_WITHOUT_ONE = (
+    "Smallest and largest estimate with one of the variants left out: a range that is wide beside "
+    "the interval means that a single variant decides."
+)
 
 
-def sensitivity(fits: Mapping[str, Fitted], pair: PairResult, latents: Latents) -> pd.DataFrame:
-    """What would explain the headline away, and how far the learned estimates are apart.
+def sensitivity(
+    fits: Mapping[str, Fitted],
+    pair: PairResult,
+    latents: Latents,
+    without_one: tuple[float, float],
+) -> tuple[Sensitivity, ...]:
+    """What would explain the headline away, and how far estimates are apart.
 
     Parameters
     ----------
     fits : mapping of str to Fitted
-        From :func:`compared_fits`.
+        Behind the estimates of the pair, by key.
     pair : PairResult
     latents : Latents
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``name``, ``value``, ``lower``, ``upper`` and ``meaning``.
+    without_one : tuple of (float, float)
+        Smallest and largest adjusted 2SLS without one variant; NaN if that was not tried.
     """
-    rows = [
-        *_robustness(fits[pair.headline]),
-        _leakage(fits[_method(latents, pair)], fits[NAIVE]),
-        _union(pair, latents),
-    ]
-    return pd.DataFrame(rows, columns=list(_COLUMNS))
+    rows = _robustness(fits[pair.headline])
+    if latents.methods:
+        rows += [_leakage(fits[_method(latents, pair)], fits[NAIVE]), _union(pair, latents)]
+    if not math.isnan(without_one[0]):
+        rows.append(Sensitivity(*_WITHOUT_ONE, *without_one, _OF_WITHOUT_ONE))
+    return tuple(rows)
 
 
 def _method(latents: Latents, pair: PairResult) -> str:
@@ -69,7 +56,7 @@ def _method(latents: Latents, pair: PairResult) -> str:
     return headline if headline in main else next(name for name in _PREFERRED if name in main)
 
 
-def _robustness(headline: Fitted) -> list[Row]:
+def _robustness(headline: Fitted) -> list[Sensitivity]:
     found = [iv_robustness(fitted_instrument(one.reduced)) for one in headline.fits]
     meaning = (
         "Share of what is left of the instrument and of the outcome, given the controls, that an "
@@ -89,7 +76,7 @@ def _robustness(headline: Fitted) -> list[Row]:
     ]
 
 
-def _leakage(learned: Fitted, naive: Fitted) -> Row:
+def _leakage(learned: Fitted, naive: Fitted) -> Sensitivity:
     strength = float(np.mean([_explained(one.reduced) for one in learned.fits]))
     share = strength / _explained(naive.fits[0].reduced)
     return _row(
@@ -101,9 +88,9 @@ def _leakage(learned: Fitted, naive: Fitted) -> Row:
     )
 
 
-def _union(pair: PairResult, latents: Latents) -> Row:
+def _union(pair: PairResult, latents: Latents) -> Sensitivity:
     ours = [pair[f"{method}_controls"] for method in latents.methods]
-    return (
+    return Sensitivity(
         "union of intervals",
         math.nan,
         min(one.ci_lower for one in ours),
@@ -118,5 +105,5 @@ def _explained(reduced: Reduced) -> float:
     return float((reduced.zx[:, 0] ** 2).sum() / reduced.xx[0, 0])
 
 
-def _row(name: str, value: float, meaning: str) -> Row:
-    return name, value, math.nan, math.nan, meaning
+def _row(name: str, value: float, meaning: str) -> Sensitivity:
+    return Sensitivity(name, value, math.nan, math.nan, meaning)
