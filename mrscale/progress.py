@@ -47,9 +47,9 @@ def bar(title: str, total: float | None = None, *, quiet: bool = False) -> Itera
         Call it with the amount done since the last call and an optional short note.
     """
     console = Console(file=sys.stderr)
-    # rich draws in a notebook by a widget
-    in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None
-    if quiet or not (console.is_terminal or in_notebook):
+    # in a notebook, whose standard error claims to be a terminal, rich draws by a widget
+    shown = find_spec("ipywidgets") if console.is_jupyter else console.is_terminal
+    if quiet or not shown:
         yield silent
         return
     columns = (

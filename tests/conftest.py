@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 
@@ -25,6 +28,33 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def spare_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder for notebooks, so that no cache or profile is written to the real one."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def kernel(
+    tmp_path: Path, spare_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[nbformat.NotebookNode], None]:
+    """Execute a notebook in place, by this Python, on this checkout and in a folder of its own."""
+    monkeypatch.setenv("HOME", str(spare_home))
+    for name in [name for name in os.environ if name.startswith(("JUPYTER", "IPYTHON"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+
+    def execute(notebook: nbformat.NotebookNode) -> None:
+        nbclient.NotebookClient(
+            notebook,
+            kernel_name="python3",
+            timeout=280,
+            resources={"metadata": {"path": str(tmp_path)}},
+        ).execute()
+
+    return execute
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mrscale.plots import numbers
+from mrscale.plots.figure import Figure
 from mrscale.plots.style import FAINT, GREY, INK, PLAIN, STYLE, shortened
 
 _POINTS_PER_CHARACTER = 5.6

@@ -8,10 +8,10 @@ from typing import Any, cast
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mrscale import disclosure
+from mrscale.plots.figure import Figure
 from mrscale.plots.style import BLUE, FAINT, FRAMED, GREY, ORANGE, PALE, shortened
 
 _REACH = 3.2
@@ -106,7 +106,7 @@ def _moments(
 def _panels(number: int) -> NDArray[np.object_]:
     columns = min(number, _COLUMNS)
     rows = -(-number // columns)
-    figure = Figure(figsize=(1.95 * columns + 1.3, 2.2 * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(1.95 * columns + 1.3, 2.2 * rows + 0.3), layout="compressed")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for spare in grid[number:]:
         spare.set_axis_off()

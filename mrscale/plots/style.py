@@ -35,7 +35,7 @@ _LOOKS = {
 
 def axes(ax: Axes | None, width: float, height: float) -> Axes:
     """The axes given, or the only ones of a new figure of this size in inches."""
-    from matplotlib.figure import Figure
+    from mrscale.plots.figure import Figure
 
     return ax or Figure(figsize=(width, height), layout="constrained").add_subplot()
 

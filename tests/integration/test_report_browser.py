@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_everything_has_a_name(page):
             assert named.strip() or page.locator(f"#{labelled}").inner_text().strip()
     levels = [int(h.evaluate("e => e.tagName[1]")) for h in page.locator("h1,h2,h3").all()]
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
 def test_dark_where_the_reader_wants_it_and_plain_on_paper(page):

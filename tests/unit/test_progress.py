@@ -7,6 +7,8 @@ import pty
 import subprocess
 import sys
 
+import nbformat
+
 from mrscale.progress import bar, silent
 
 SHOW = """
@@ -50,3 +52,11 @@ def test_a_terminal_shows_title_and_note():
 
 def test_quiet_shows_nothing():
     assert on_a_terminal(SHOW.format(quiet=True)) == ""
+
+
+def test_nothing_is_shown_in_a_notebook_that_cannot_draw_it(kernel):
+    # by an empty entry of sys.modules Python takes ipywidgets for not installed
+    code = "import sys; sys.modules['ipywidgets'] = None\n" + SHOW.format(quiet=False)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    kernel(notebook)
+    assert notebook.cells[0].outputs == []

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import mrscale as mr
-from mrscale.plots import instruments
+from mrscale.plots import instruments, people
 
 EXPOSURE = np.array([0.1, 0.2, 0.3, 0.15])
 SUMMARY = (EXPOSURE, np.full(4, 0.01), 0.5 * EXPOSURE + 0.02, np.full(4, 0.02))
@@ -62,3 +62,12 @@ def test_weak_instruments_are_hollow_and_absent_ones_left_out() -> None:
 def test_without_instruments_the_first_stage_is_an_empty_axis_around_ten() -> None:
     low, high = instruments.first_stage(pd.Series(dtype=float)).get_xlim()
     assert 0 < low < instruments.WEAK_F < high
+
+
+def test_a_figure_that_ends_a_cell_of_a_notebook_is_a_picture() -> None:
+    figures = [
+        mr.plot_forest(mr.forest_data(*SUMMARY)).figure,
+        mr.plot_funnel(mr.funnel_data(*SUMMARY)).figure,
+        *(ax.figure for ax in people.latent(np.zeros((40, 1)), np.repeat([0, 1], 20), "ab")),
+    ]
+    assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in figures)

@@ -71,3 +71,15 @@ def test_many_environments_fill_rows_of_panels() -> None:
     assert panels.shape == (7,)
     visible = [ax for ax in panels[0].figure.axes if ax.axison]
     assert len(visible) == 7
+
+
+def test_titles_and_labels_of_hexagons_are_inside_the_figure() -> None:
+    environment = np.repeat(np.arange(5), 400)
+    values = np.random.default_rng(0).normal(size=(2000, 2))
+    panels = people.latent(values, environment, ["north", "south", "west", "east", "centre"])
+    figure = panels[0].figure
+    figure.draw_without_rendering()
+    for ax in panels:
+        box = ax.get_tightbbox()
+        assert box.y0 >= 0
+        assert box.y1 <= figure.bbox.y1
