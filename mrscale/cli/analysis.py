@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from mrscale import __version__
 from mrscale.cli.base import (
+    DryRun,
     Json,
     Quiet,
     RunPath,
@@ -22,6 +24,7 @@ from mrscale.cli.base import (
     StudyFile,
     Words,
     app,
+    examples,
     show,
     study_of,
 )
@@ -33,7 +36,13 @@ _ONE: Any = {"rich_help_panel": "Of one genotype store"}
 """Options that choose what a study's file says otherwise."""
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale train study.toml --ranks 2",
+        "mrscale train --store store.zarr --run run",
+        "torchrun --nproc-per-node 2 -m mrscale train study.toml",
+    )
+)
 def train(
     study: StudyFile = None,
     store: StoreFolder = None,
@@ -66,7 +75,12 @@ def train(
     show(told, text, as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale encode study.toml",
+        "mrscale encode --store store.zarr --run run",
+    )
+)
 def encode(
     study: StudyFile = None,
     store: StoreFolder = None,
@@ -83,10 +97,16 @@ def encode(
     show({"run": str(folder.path), "digest": folder.done("encode")}, text, as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale estimate study.toml",
+        "mrscale estimate run/store.zarr --exposure ldl --outcome chd --by environment",
+    )
+)
 def estimate(
     study_or_store: Annotated[
-        str | None, typer.Argument(help="A study.toml, or a genotype store; flags go before it.")
+        str | None,
+        typer.Argument(help="A study.toml, or a genotype store; flags override the file."),
     ] = None,
     store: StoreFolder = None,
     run: RunPath = None,
@@ -158,7 +178,12 @@ def _estimate_store(
     show(found.to_dict(), found.summary(), as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale report study.toml",
+        "mrscale report --store store.zarr --run run --json",
+    )
+)
 def report(
     study: StudyFile = None,
     store: StoreFolder = None,
@@ -172,16 +197,27 @@ def report(
     _print_result(chosen, write(chosen), as_json)
 
 
-@app.command()
-def run(study: Path, as_json: Json = False, quiet: Quiet = False) -> None:
+@app.command(epilog=examples("mrscale run study.toml --dry-run", "mrscale run study.toml"))
+def run(
+    study: Annotated[Path, typer.Argument(help="A study.toml.")],
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Do every stage of a study that is not done yet."""
+    chosen = load_study(study)
+    if dry_run:
+        from mrscale.workflow.preview import preview_run
+
+        found = preview_run(chosen)
+        show(asdict(found), found.summary(), as_json)
+        return
     from mrscale.workflow.study import run as run_study
 
-    chosen = load_study(study)
     _print_result(chosen, run_study(chosen, quiet=quiet), as_json)
 
 
-@app.command()
+@app.command(epilog=examples("mrscale explain run"))
 def explain(
     run: Annotated[Path, typer.Argument(help="A run folder, or a file of results in it.")],
     as_json: Json = False,
@@ -193,7 +229,7 @@ def explain(
     show(told, "\n\n".join("\n".join(lines) for lines in told.values()), as_json)
 
 
-@app.command()
+@app.command(epilog=examples("mrscale doctor", "mrscale doctor --json"))
 def doctor(as_json: Json = False) -> None:
     """Check this machine: what is there, what is missing, and the command that mends it."""
     from mrscale.workflow.doctor import examine
@@ -210,7 +246,7 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
-@app.command()
+@app.command(epilog=examples("mrscale demo --out demo-run"))
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("demo-run"),
     seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
