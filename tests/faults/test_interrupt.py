@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from mrscale.simulate import simulate
+from pipelines.job import engine_errors
+from pipelines.spark import import_hail, start_hail
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
 
@@ -54,3 +57,17 @@ def test_ctrl_c_in_extraction_and_in_training(tmp_path):
     done = subprocess.run([sys.executable, "-m", "mrscale", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (run / "report.html").exists()
+
+
+def test_ctrl_c_ends_the_jobs_that_it_leaves(tmp_path):
+    pytest.importorskip("hail")
+    log = start_hail(log_dir=tmp_path)
+    context = import_hail().spark_context()
+    threading.Timer(5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), engine_errors(log):
+        context.parallelize([1], 1).foreach(lambda _: time.sleep(PATIENCE_SECONDS))
+    deadline = time.monotonic() + 30
+    while running := context.statusTracker().getActiveJobsIds():
+        assert time.monotonic() < deadline, running
+        time.sleep(0.1)
+    assert context.parallelize([1, 2], 2).sum() == 3, "what is started afterwards works"
