@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mrscale import __version__
@@ -238,10 +239,11 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([vars(check) for check in checks]))
     else:
-        table = Table("", "What", "Found", "To do", title=f"mrscale {__version__}")
+        table = Table("", "What", "Found", "To do or to know", title=f"mrscale {__version__}")
         for check in checks:
-            mark = "[green]ok[/green]" if check.ok else "[red]missing[/red]"
-            table.add_row(mark, check.name, check.found, check.fix)
+            good = "[yellow]note[/yellow]" if check.note else "[green]ok[/green]"
+            mark = good if check.ok else "[red]missing[/red]"
+            table.add_row(mark, check.name, escape(check.found), escape(check.fix or check.note))
         Console().print(table)
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 

@@ -196,7 +196,7 @@ def test_doctor_reports_as_table_and_as_json(command):
     checks = json.loads(out)
     assert err == ""
     assert code == (0 if all(check["ok"] for check in checks) else 1)
-    assert {"name", "ok", "found", "fix"} == checks[0].keys()
+    assert {"name", "ok", "found", "fix", "note"} == checks[0].keys()
     code, out, _ = command("doctor")
     assert all(check["name"].split()[0] in out for check in checks)
 
