@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mrscale import places
 from mrscale.config import Study, StudyLike, as_study
-from mrscale.disclosure import SMALLEST_COUNT, export_count, is_small, show_count
+from mrscale.disclosure import SMALLEST_COUNT, export_count, is_small
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.workflow.encoding import encoding_digest
 from mrscale.workflow.estimating import estimation_digest
@@ -26,6 +26,7 @@ _FLOW_STEP_SECONDS = 0.0763
 _BYTES_PER_GENOTYPE = 226 * 2**20 / 500e6
 """Hard calls with 1 % missing: docs/benchmarks.md, which has no imputed dosages."""
 _BYTES_PER_TRAIT = 4
+_ROUND = 100
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Preview:
-    """A study before it runs, in numbers that may leave: 1 to 20 people are ``"<=20"``.
+    """A study before it runs, in numbers that may leave.
+
+    1 to 20 people are ``"<=20"``. More are rounded up to hundreds: beside an exact number of those
+    who were analysed, an exact number of rows would give away how few were left out.
 
     Attributes
     ----------
@@ -59,8 +63,8 @@ class Preview:
     inputs : dict of str to dict of str to int
         By kind of input, the number of ``"files"`` (or folders) and their ``"bytes"``.
     people : int or str
-        At most: the smaller of the table of people and the genotype file. Exact in a store that
-        is there.
+        At most: the smaller of the table of people and the genotype file, or those of a store
+        that is there.
     people_listed, people_genotyped : int or str
         Rows of the table of people, and samples of the genotype file.
     variants : int
@@ -73,7 +77,7 @@ class Preview:
     variants_counted : bool
         Whether that number was counted, or judged from the beginning of the file.
     genotypes : int
-        People times variants.
+        People times variants: at most.
     store_bytes : int
         Size of the store: expected, or as it is.
     stages : tuple of Stage
@@ -104,11 +108,11 @@ class Preview:
         lines = {
             "Study": f"{self.study} (a preview: nothing was written or started)",
             **{f"Input {kind}": _files(found) for kind, found in self.inputs.items()},
-            "People": f"{bound}{_number(self.people)}: {_number(self.people_listed)} in the table "
-            f"of people, {_number(self.people_genotyped)} in the genotype file",
+            "People": f"at most {_number(self.people)}: {_number(self.people_listed)} in the table "
+            f"of people, {_number(self.people_genotyped)} in the genotype file (rounded up)",
             "Variants": f"{bound}{self.variants:,}: {usable}, {about}{self.variants_genotyped:,} "
             "rows of the genotype file",
-            "Genotypes": f"{bound}{self.genotypes:,}",
+            "Genotypes": f"at most {self.genotypes:,}",
             "Store": f"{self.store}, {size}{self.store_bytes:,} bytes",
             **{f"Stage {stage.name}": _words(stage) for stage in self.stages},
         }
@@ -172,9 +176,9 @@ def _preview(study: Study, out: str, folder: RunFolder | None = None) -> Preview
         run=study.run,
         store=out,
         inputs={kind: _sizes(paths) for kind, paths in files.items()},
-        people=export_count(people),
-        people_listed=export_count(num_listed),
-        people_genotyped=export_count(extent.num_people),
+        people=_rounded(people),
+        people_listed=_rounded(num_listed),
+        people_genotyped=_rounded(extent.num_people),
         variants=variants,
         variants_listed=listed,
         variants_genotyped=extent.num_rows,
@@ -238,8 +242,12 @@ def _untimed(name: str, *, done: bool) -> Stage:
 
 
 def _bounded(people: int) -> int:
-    """A number of people to multiply with: a product would give a count of 1 to 20 away."""
-    return SMALLEST_COUNT if is_small(people) else people
+    """At most so many people, for products, which would give the number away."""
+    return SMALLEST_COUNT if is_small(people) else -(-people // _ROUND) * _ROUND
+
+
+def _rounded(people: int) -> int | str:
+    return export_count(people) if is_small(people) else _bounded(people)
 
 
 def _sizes(paths: Iterable[str]) -> dict[str, int]:
@@ -265,4 +273,4 @@ def _words(stage: Stage) -> str:
 
 
 def _number(count: int | str) -> str:
-    return count if isinstance(count, str) else show_count(count)
+    return count if isinstance(count, str) else f"{count:,}"

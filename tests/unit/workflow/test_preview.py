@@ -83,6 +83,16 @@ def test_few_people_are_not_counted_exactly(biobank, tmp_path):
     assert "People            at most <=20: <=20 in the table" in found.summary()
 
 
+def test_how_many_are_left_out_does_not_follow_from_a_preview(biobank, tmp_path):
+    most = pd.read_csv(biobank / "phenotypes.tsv", sep="\t", dtype=str).head(1490)
+    most.to_csv(tmp_path / "most.tsv", sep="\t", index=False)
+    study = load_study(biobank / "study.toml")
+    people = study.people.model_copy(update={"phenotypes": str(tmp_path / "most.tsv")})
+    found = preview_extraction(study.model_copy(update={"people": people}))
+    assert (found.people, found.people_listed, found.people_genotyped) == (1500, 1500, 1500)
+    assert found.genotypes == 1500 * found.variants
+
+
 def test_what_would_be_refused_is_refused(biobank, tmp_path):
     study = load_study(biobank / "study.toml")
     people = study.people.model_copy(update={"phenotypes": str(tmp_path / "none.tsv")})
