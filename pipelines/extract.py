@@ -8,6 +8,7 @@ and the manifest is written last. The same call after a kill does only what is m
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,47 @@ logger = logging.getLogger(__name__)
 _SHARE = {"start": 0.1, "stage": 0.6, "write": 0.3}
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """All that an extraction needs, found and checked before any engine starts.
+
+    Attributes
+    ----------
+    study : mrscale.config.Study
+        With the defaults of the workbench, where they apply.
+    files : list of str
+        The genotype files.
+    tables : pipelines.people.PeopleTables
+    listed : DataFrame or None
+        The list of instruments; see :func:`pipelines.instruments.read_instruments`.
+    settings : dict
+        What decides the store's content; see :func:`pipelines.identity.settings`.
+    finished : dict or None
+        The manifest, if the store is there already.
+    """
+
+    study: config.Study
+    files: list[str]
+    tables: people.PeopleTables
+    listed: pd.DataFrame | None
+    settings: dict[str, Any]
+    finished: dict[str, Any] | None
+
+
+def check(study: config.Study, out: str) -> Inputs:
+    """Find and check the inputs of an extraction to a place; nothing is written or started.
+
+    Parameters and errors are those of :func:`extract`, as far as they need no engine.
+    """
+    study = workbench.with_defaults(study)
+    files = sources.find_files(study.genotypes)
+    tables = people.read_phenotypes(study)
+    listed = instruments.read_instruments(study.instruments, study.genotypes.reference_genome)
+    settings = identity.settings(study, files)
+    finished = writer.examine(out, settings)
+    return Inputs(study, files, tables, listed, settings, finished)
+
+
 def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dict[str, Any]:
     """Extract a study's genotypes into a store; resume or reuse what is there already.
 
@@ -74,21 +116,18 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
         If Hail or PySpark is not installed.
     """
     clock = Clock()
-    study = workbench.with_defaults(study)
-    files = sources.find_files(study.genotypes)
-    tables = people.read_phenotypes(study)
-    listed = instruments.read_instruments(study.instruments, study.genotypes.reference_genome)
-    settings = identity.settings(study, files)
-    if finished := writer.examine(out, settings):
-        return finished
+    inputs = check(study, out)
+    if inputs.finished:
+        return inputs.finished
+    study, listed, settings = inputs.study, inputs.listed, inputs.settings
     genotypes = study.genotypes
     log = spark.start_hail(log_dir=_log_folder(study, out), requester_pays=genotypes.requester_pays)
     with engine_errors(log):
         if listed is not None:
             listed = liftover.lift(listed, study.instruments, genotypes.reference_genome)
-        source = sources.open_source(genotypes, files, _positions(listed))
+        source = sources.open_source(genotypes, inputs.files, _positions(listed))
         cohort = people.arrange(
-            tables, source.mt.sample.collect(), num_folds=study.folds, seed=study.seed
+            inputs.tables, source.mt.sample.collect(), num_folds=study.folds, seed=study.seed
         )
         progress(_SHARE["start"], note="reading genotypes")
         if finished := writer.claim(out, settings):

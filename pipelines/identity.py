@@ -12,8 +12,8 @@ from pipelines import people
 _GENOTYPE_SETTINGS = {"reference_genome", "hard_calls"}
 
 
-def settings(study: config.Study, genotype_files: list[str]) -> dict[str, Any]:
-    """Everything that an extraction depends on, without paths, as JSON.
+def input_files(study: config.Study, genotype_files: list[str]) -> dict[str, list[str]]:
+    """All files that an extraction reads, by what they are.
 
     Parameters
     ----------
@@ -27,6 +27,19 @@ def settings(study: config.Study, genotype_files: list[str]) -> dict[str, Any]:
     for name, section, key in _FILES:
         if file := getattr(getattr(study, section), key):
             named[name] = [file]
+    return named
+
+
+def settings(study: config.Study, genotype_files: list[str]) -> dict[str, Any]:
+    """Everything that an extraction depends on, without paths, as JSON.
+
+    Parameters
+    ----------
+    study : mrscale.config.Study
+    genotype_files : list of str
+        From :func:`pipelines.sources.find_files`.
+    """
+    named = input_files(study, genotype_files)
     return {
         "schema_version": SCHEMA_VERSION,
         "inputs": {name: [fingerprint(file) for file in files] for name, files in named.items()},

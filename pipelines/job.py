@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mrscale.errors import EngineError, InputError, MrscaleError, StoreError
-from pipelines.spark import import_hail, is_engine_error
+from pipelines.spark import cancel_jobs, import_hail, is_engine_error
 
 _OURS = {kind.__name__: kind for kind in (InputError, StoreError, EngineError)}
 _RAISED = re.compile(rf"mrscale\.errors\.({'|'.join(_OURS)}): (.+)")
@@ -66,10 +66,14 @@ def watched(
 def engine_errors(log: Path) -> Iterator[None]:
     """Turn engine failures into one sentence: Hail quotes input lines, with people's genotypes.
 
-    What our own code raised in a Spark task is raised again as what it was.
+    What our own code raised in a Spark task is raised again as what it was. After Ctrl-C the jobs
+    are ended too.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        cancel_jobs()
+        raise
     except MrscaleError:
         raise
     except Exception as error:

@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ JAVA_VERSIONS = (11, 17)
 """Major versions of Java that Hail 0.2 and Spark 3.5 run on."""
 _ATTEMPTS = 4
 """How often Spark tries a task, as on a cluster: one killed Python worker then costs one task."""
+_CANCEL_SECONDS = 10
 _LOG_PATTERN = (
     "%d{yyyy-MM-dd HH:mm:ss.SSS} %c{1}: %p: "
     # stack frames aside, the rest of a line behind a tab goes: Hail quotes lines of a VCF
@@ -100,8 +103,10 @@ def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Pat
         If the folder for the log cannot be written.
     """
     hl = import_hail()
-    # at DEBUG it logs what the JVM answers, with the genotypes that Hail's messages quote
-    logging.getLogger("py4j").setLevel(logging.INFO)
+    # at DEBUG it logs what the JVM answers, with the genotypes that Hail's messages quote, and at
+    # INFO the life of its connections
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    logging.getLogger().addFilter(_not_of_py4j)
     environment = hl.utils.java.Env
     if not environment.is_fully_initialized():
         _start(hl, Path(log_dir), requester_pays)
@@ -116,6 +121,17 @@ def is_engine_error(error: Exception) -> bool:
     return type(error).__module__.startswith(("hail.utils.java", "py4j", "pyspark"))
 
 
+def cancel_jobs() -> None:
+    """End what Spark is doing, after Ctrl-C: on a cluster it would go on without us."""
+    context = import_hail().spark_context()
+    # it would log the end of its connections
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    # py4j gives each thread a connection of its own, and this one's still waits for an answer
+    thread = threading.Thread(target=context.cancelAllJobs, daemon=True)
+    thread.start()
+    thread.join(_CANCEL_SECONDS)
+
+
 def import_hail() -> ModuleType:
     """The module ``hail``; raises MissingExtraError with the install command if absent."""
     for package in ("pyspark", "hail"):
@@ -124,6 +140,11 @@ def import_hail() -> ModuleType:
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or package, "spark") from None
     return module
+
+
+def _not_of_py4j(record: logging.LogRecord) -> bool:
+    """Refuse the pages of Python that py4j logs, under nobody's name, after Ctrl-C."""
+    return Path(record.pathname).parent.name != "py4j"
 
 
 def _start(hl: ModuleType, log_dir: Path, requester_pays: str | None) -> None:
@@ -143,7 +164,12 @@ def _start(hl: ModuleType, log_dir: Path, requester_pays: str | None) -> None:
         "spark.driver.bindAddress": "127.0.0.1",
     }
     logger.info("starting Spark on Java %d (%s)", java.version, java.source)
-    with warnings.catch_warnings(), _environment(environment), _java_output(log_dir / "java.log"):
+    with (
+        warnings.catch_warnings(),
+        _environment(environment),
+        _java_output(log_dir / "java.log"),
+        _own_interrupts(),
+    ):
         # "built and tested with Java 11": 17 works, see docs of the versions in pyproject
         warnings.simplefilter("ignore")
         try:
@@ -218,6 +244,18 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C a KeyboardInterrupt: what Spark makes of it asks Java over the connection that
+    waits for an answer, and fails with a page of Python."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mrscale import __version__
 from mrscale.cli.base import (
+    DryRun,
     Json,
     Quiet,
     RunPath,
@@ -22,6 +25,7 @@ from mrscale.cli.base import (
     StudyFile,
     Words,
     app,
+    examples,
     show,
     study_of,
 )
@@ -34,7 +38,13 @@ _ONE: Any = {"rich_help_panel": "Of one genotype store"}
 """Options that choose what a study's file says otherwise."""
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale train study.toml --ranks 2",
+        "mrscale train --store store.zarr --run run",
+        "torchrun --nproc-per-node 2 -m mrscale train study.toml",
+    )
+)
 def train(
     study: StudyFile = None,
     store: StoreFolder = None,
@@ -67,7 +77,12 @@ def train(
     show(told, text, as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale encode study.toml",
+        "mrscale encode --store store.zarr --run run",
+    )
+)
 def encode(
     study: StudyFile = None,
     store: StoreFolder = None,
@@ -84,10 +99,16 @@ def encode(
     show({"run": str(folder.path), "digest": folder.done("encode")}, text, as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale estimate study.toml",
+        "mrscale estimate run/store.zarr --exposure ldl --outcome chd --by environment",
+    )
+)
 def estimate(
     study_or_store: Annotated[
-        str | None, typer.Argument(help="A study.toml, or a genotype store; flags go before it.")
+        str | None,
+        typer.Argument(help="A study.toml, or a genotype store; flags override the file."),
     ] = None,
     store: StoreFolder = None,
     run: RunPath = None,
@@ -159,7 +180,12 @@ def _estimate_store(
     show(found.to_dict(), found.summary(), as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale report study.toml",
+        "mrscale report --store store.zarr --run run --json",
+    )
+)
 def report(
     study: StudyFile = None,
     store: StoreFolder = None,
@@ -173,16 +199,27 @@ def report(
     _print_result(chosen, write(chosen), as_json)
 
 
-@app.command()
-def run(study: Path, as_json: Json = False, quiet: Quiet = False) -> None:
+@app.command(epilog=examples("mrscale run study.toml --dry-run", "mrscale run study.toml"))
+def run(
+    study: Annotated[Path, typer.Argument(help="A study.toml.")],
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Do every stage of a study that is not done yet."""
+    chosen = load_study(study)
+    if dry_run:
+        from mrscale.workflow.preview import preview_run
+
+        found = preview_run(chosen)
+        show(asdict(found), found.summary(), as_json)
+        return
     from mrscale.workflow.study import run as run_study
 
-    chosen = load_study(study)
     _print_result(chosen, run_study(chosen, quiet=quiet), as_json)
 
 
-@app.command()
+@app.command(epilog=examples("mrscale explain run"))
 def explain(
     run: Annotated[Path, typer.Argument(help="A run folder, or a file of results in it.")],
     as_json: Json = False,
@@ -194,7 +231,7 @@ def explain(
     show(told, "\n\n".join("\n".join(lines) for lines in told.values()), as_json)
 
 
-@app.command()
+@app.command(epilog=examples("mrscale doctor", "mrscale doctor --json"))
 def doctor(as_json: Json = False) -> None:
     """Check this machine: what is there, what is missing, and the command that mends it."""
     from mrscale.workflow.doctor import examine
@@ -203,15 +240,16 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([vars(check) for check in checks]))
     else:
-        table = Table("", "What", "Found", "To do", title=f"mrscale {__version__}")
+        table = Table("", "What", "Found", "To do or to know", title=f"mrscale {__version__}")
         for check in checks:
-            mark = "[green]ok[/green]" if check.ok else "[red]missing[/red]"
-            table.add_row(mark, check.name, check.found, check.fix)
+            good = "[yellow]note[/yellow]" if check.note else "[green]ok[/green]"
+            mark = good if check.ok else "[red]missing[/red]"
+            table.add_row(mark, check.name, escape(check.found), escape(check.fix or check.note))
         Console().print(table)
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
-@app.command()
+@app.command(epilog=examples("mrscale demo --out demo-run"))
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("demo-run"),
     seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -18,14 +19,19 @@ app = typer.Typer(
     help="Biobank-scale Mendelian randomization with learned instruments.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    suggest_commands=False,  # click does, and both would
+    epilog="What is common to all verbs, with the exit codes: docs/command-line.md",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Words = list[str] | None
 """Type of an option that may be given several times."""
-StudyFile = Annotated[Path | None, typer.Argument(help="A study.toml; flags go before it.")]
+StudyFile = Annotated[Path | None, typer.Argument(help="A study.toml; flags override the file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it would do and take; do nothing.")
+]
 StoreFolder = Annotated[
     str | None, typer.Option("--store", help="Genotype store, a folder or URL.")
 ]
@@ -48,6 +54,11 @@ MissingValue = Annotated[
 
 INTERRUPTED = 130
 """Exit code that typer gives a command stopped with Ctrl-C."""
+
+
+def examples(*lines: str) -> str:
+    """The end of a verb's help: command lines to copy."""
+    return "\n\n".join(["Examples:", *lines])
 
 
 def _show_version(wanted: bool) -> None:
@@ -73,7 +84,8 @@ def main() -> None:
         _fail(error)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            typer.echo("Stopped. Run the same command again to continue where it was.", err=True)
+            again = shlex.join(["mrscale", *sys.argv[1:]])
+            typer.echo(f"Stopped; what is finished stays. To go on, run: {again}", err=True)
         raise
 
 

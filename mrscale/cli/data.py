@@ -11,6 +11,7 @@ import typer
 from mrscale.cli.base import (
     Ancestry,
     Covariate,
+    DryRun,
     Exposure,
     Json,
     MissingValue,
@@ -21,6 +22,7 @@ from mrscale.cli.base import (
     StudyFile,
     Words,
     app,
+    examples,
     show,
     study_of,
 )
@@ -31,7 +33,7 @@ from mrscale.progress import bar
 Store = Annotated[str, typer.Argument(help="Genotype store, a folder or URL.")]
 
 
-@app.command()
+@app.command(epilog=examples("mrscale init study.toml", "mrscale init --all-of-us"))
 def init(
     study: Annotated[Path, typer.Argument(help="The file to write.")] = Path("study.toml"),
     all_of_us: Annotated[
@@ -47,7 +49,12 @@ def init(
     show({"study": str(written)}, text, as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale simulate --out biobank --people 5000",
+        "mrscale simulate --out real --genotypes F.vcf.bgz --samples F.tsv",
+    )
+)
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("biobank"),
     model: Annotated[
@@ -87,7 +94,7 @@ def simulate(
     show({"out": str(out), "effect": truth["effect"], "seed": seed}, text, as_json)
 
 
-@app.command()
+@app.command(epilog=examples("mrscale extract study.toml --dry-run", "mrscale extract study.toml"))
 def extract(
     study: StudyFile = None,
     vcf: Annotated[Words, typer.Option(help="Bgzipped VCF, or a pattern of them.")] = None,
@@ -111,6 +118,7 @@ def extract(
     instruments: Annotated[str | None, typer.Option(help="GWAS summary table.")] = None,
     p_value: Annotated[float | None, typer.Option(help="Largest p-value in that table.")] = None,
     out: Annotated[str | None, typer.Option(help="Store to write, a folder or URL.")] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -135,6 +143,12 @@ def extract(
     )
     if study is None and out is None:
         raise InputError("extract needs a place for the store; give --out FOLDER or a study.toml")
+    if dry_run:
+        from mrscale.workflow.preview import preview_extraction
+
+        found = preview_extraction(chosen, out)
+        show(asdict(found), found.summary(), as_json)
+        return
     store = extract_store(chosen, out, quiet=quiet)
     counts = store.manifest["environments"]
     shown = ", ".join(f"{name} {show_count(n)}" for name, n in counts.items())
@@ -148,7 +162,7 @@ def extract(
     show(summary, f"{store}; {shown}", as_json)
 
 
-@app.command()
+@app.command(epilog=examples("mrscale verify run/store.zarr"))
 def verify(store: Store, as_json: Json = False, quiet: Quiet = False) -> None:
     """Check every byte of a genotype store; names the chunk that is broken."""
     from mrscale.store.verify import verify as verify_store
@@ -163,7 +177,12 @@ def verify(store: Store, as_json: Json = False, quiet: Quiet = False) -> None:
     show(summary, text, as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale describe run/store.zarr",
+        "mrscale describe gs://bucket/store.zarr --json",
+    )
+)
 def describe(store: Store, as_json: Json = False, quiet: Quiet = False) -> None:
     """Say what a genotype store holds."""
     from mrscale.workflow.describing import describe as describe_store
@@ -173,7 +192,11 @@ def describe(store: Store, as_json: Json = False, quiet: Quiet = False) -> None:
     show(asdict(found), found.summary(), as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "mrscale append run/store.zarr --phenotypes more.tsv --outcome stroke",
+    )
+)
 def append(
     store: Store,
     phenotypes: Phenotypes = None,

@@ -7,39 +7,25 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 
 from mrscale.errors import MrscaleError
+from mrscale.workflow.checkup import Check
+from mrscale.workflow.workbench_checkup import examine_workbench
 
 GIB = 2**30
 NEEDED_DISK_GIB = 5
 NEEDED_MEMORY_GIB = 4
 SPARK_EXTRA = "pip install 'mrscale[spark]'"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing a study needs.
-
-    Attributes
-    ----------
-    name : str
-    ok : bool
-    found : str
-        What is there.
-    fix : str
-        What to do if it is not ok; empty if nothing needs doing.
-    """
-
-    name: str
-    ok: bool
-    found: str
-    fix: str = ""
+TESTED = {"hail": "0.2.139", "pyspark": "3.5"}
+"""Versions (or how they begin) of the engines that the tests run on."""
 
 
 def examine() -> list[Check]:
-    """Run every check; none of them changes the machine."""
+    """Run every check; none of them changes the machine.
+
+    The network is used only where the variables of a workbench are set.
+    """
     checks: list[Callable[[], Check]] = [
         _python,
         _java,
@@ -52,7 +38,7 @@ def examine() -> list[Check]:
         lambda: _package("Simulation (msprime)", "msprime", "pip install 'mrscale[simulate]'"),
         lambda: _package("Simulation (pysam)", "pysam", "pip install 'mrscale[simulate]'"),
     ]
-    return [check() for check in checks]
+    return [*(check() for check in checks), *examine_workbench()]
 
 
 def _python() -> Check:
@@ -75,7 +61,10 @@ def _package(name: str, package: str, fix: str) -> Check:
         __import__(package)
     except ImportError:
         return Check(name, False, f"{package} is not installed", fix)
-    return Check(name, True, f"{package} {version(package)}")
+    found, tested = version(package), TESTED.get(package, "")
+    other = tested and not f"{found}.".startswith(f"{tested}.")
+    note = f"tested with {tested}; if it fails: {fix}" if other else ""
+    return Check(name, True, f"{package} {found}", note=note)
 
 
 def _torch() -> Check:

@@ -79,7 +79,7 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     folder = RunFolder.claim(study)
     folder.bind(store.genotype_digest)
     encoders = _finished_encoders(study, store, folder)
-    identity = _digest(study, store, encoders)
+    identity = estimation_digest(study, store, learned=bool(encoders))
     if folder.done("estimate") == identity:
         return load_result(folder.result)
     folder.reopen("estimate")
@@ -113,15 +113,16 @@ def _finished_encoders(study: Study, store: GenotypeStore, folder: RunFolder) ->
     return load_encoders(study, folder) if done else {}
 
 
-def _digest(study: Study, store: GenotypeStore, encoders: Encoders) -> str:
+def estimation_digest(study: Study, store: GenotypeStore, *, learned: bool) -> str:
+    """Digest of what the estimates depend on, with or without learned instruments."""
     truth = fingerprint(study.simulation.truth) if study.simulation else None
-    learned = training_digest(study, store) if encoders else None
+    trained = training_digest(study, store) if learned else None
     return digest(
         [
             "estimate",
             SCHEMA_VERSION,
             store.digest,
-            learned,
+            trained,
             truth,
             study.genotypes.missing,
             study.seed,

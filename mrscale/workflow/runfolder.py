@@ -23,7 +23,16 @@ class RunFolder:
 
     @classmethod
     def claim(cls, study: Study) -> RunFolder:
-        """Take the study's run folder into use, or refuse it untouched.
+        """Take the study's run folder into use, or refuse it untouched, as :meth:`examine` does."""
+        folder = cls.examine(study)
+        marker = folder.path / MARKER
+        if _owner(marker) is None:
+            write_json(marker, {"study": study.name})
+        return folder
+
+    @classmethod
+    def examine(cls, study: Study) -> RunFolder:
+        """The study's run folder, which need not be there yet; writes nothing.
 
         The study's disclosure policy is in force in this process from then on.
 
@@ -46,8 +55,6 @@ class RunFolder:
                 f"{folder.path} holds the run of another study, {owner!r}, "
                 f"not of {study.name!r}; {advice}"
             )
-        if owner is None:
-            write_json(marker, {"study": study.name})
         return folder
 
     def bind(self, genotype_digest: str) -> None:

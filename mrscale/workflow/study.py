@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from mrscale import __version__, disclosure, places
-from mrscale.config import StudyLike, as_study
+from mrscale.config import Study, StudyLike, as_study
 from mrscale.errors import MissingExtraError, RunError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest
@@ -98,12 +98,17 @@ def extract(study: StudyLike, out: str | None = None, *, quiet: bool = False) ->
         from pipelines.extract import extract as extract_store
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "hail", "spark") from None
-    if not places.is_url(out) and Path(study.run) in Path(out).parents:
+    if lies_in_run(study, out):
         # the other verbs refuse a folder that was filled before it was claimed
         RunFolder.claim(study)
     with bar("Extracting", 1, quiet=quiet) as progress:
         extract_store(study, out, progress=progress)
     return open_store(out)
+
+
+def lies_in_run(study: Study, out: str) -> bool:
+    """Whether a store is, or would be, in the study's run folder."""
+    return not places.is_url(out) and Path(study.run) in Path(out).parents
 
 
 def report(study: StudyLike) -> StudyResult:
@@ -136,11 +141,19 @@ def report(study: StudyLike) -> StudyResult:
     if folder.done("estimate") is None:
         raise RunError("nothing has been estimated in this run yet; run first: mrscale estimate")
     result = load_result(folder.result)
-    identity = digest(["report", __version__, folder.done("estimate")])
-    if folder.done("report") != identity or not folder.report.is_file():
+    if not is_reported(folder):
         write_report(result, folder.path, clock=folder.clocks())
-        folder.finish("report", identity, clock)
+        folder.finish("report", _report_digest(folder), clock)
     return result
+
+
+def is_reported(folder: RunFolder) -> bool:
+    """Whether the report of the estimates in a run folder is there."""
+    return folder.done("report") == _report_digest(folder) and folder.report.is_file()
+
+
+def _report_digest(folder: RunFolder) -> str:
+    return digest(["report", __version__, folder.done("estimate")])
 
 
 def in_words(run: str | Path) -> dict[str, list[str]]:

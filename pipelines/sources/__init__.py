@@ -1,13 +1,15 @@
 """Genotype sources: each becomes a Hail MatrixTable of biallelic rows with the same fields.
 
-One module per kind of input has two functions: ``find`` checks its files without an engine, and
-``open_source`` reads them with Hail.
+One module per kind of input has three functions: ``find`` checks its files and ``measure`` says
+how much they hold, both without an engine; ``open_source`` reads them with Hail.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -17,9 +19,10 @@ from mrscale import config, places
 from mrscale.errors import EngineError, InputError, MrscaleError
 from pipelines.sources import bgen, matrix, plink, vcf, vds
 from pipelines.sources.fields import GenotypeSource
+from pipelines.sources.files import Extent
 from pipelines.spark import import_hail, is_engine_error
 
-__all__ = ["GenotypeSource", "find_files", "open_source"]
+__all__ = ["Extent", "GenotypeSource", "find_files", "measure", "open_source"]
 
 
 class _Kind(Protocol):
@@ -27,6 +30,9 @@ class _Kind(Protocol):
 
     def find(self, genotypes: config.Genotypes, /) -> list[str]:
         """The files or folder, checked as far as possible without an engine."""
+
+    def measure(self, genotypes: config.Genotypes, files: list[str], /) -> Extent:
+        """How much the files hold, without an engine."""
 
     def open_source(
         self, genotypes: config.Genotypes, files: list[str], positions: pd.DataFrame | None, /
@@ -65,19 +71,27 @@ def find_files(genotypes: config.Genotypes) -> list[str]:
             "extraction needs genotypes: give one of vcf, mt, vds, plink and bgen in [genotypes] "
             "of the study file, or --vcf or --mt"
         )
-    try:
+    with _explained(genotypes):
         return _KINDS[genotypes.source].find(genotypes)
-    except MrscaleError:
-        raise
-    except Exception as error:  # every object store has its own classes
-        named = getattr(genotypes, genotypes.source)
-        paths = [named] if isinstance(named, str) else list(named)
-        if not (isinstance(error, _UNREADABLE) or any(map(places.is_url, paths))):
-            raise
-        raise InputError(
-            f"the genotypes cannot be read ({type(error).__name__}): {', '.join(paths[:3])}; check "
-            "that the files are whole, and permissions, network and credentials"
-        ) from None
+
+
+def measure(genotypes: config.Genotypes, files: list[str]) -> Extent:
+    """How many people and variants genotype files hold, without an engine.
+
+    Parameters
+    ----------
+    genotypes : mrscale.config.Genotypes
+    files : list of str
+        From :func:`find_files`.
+
+    Raises
+    ------
+    InputError
+        If the files cannot be read.
+    """
+    assert genotypes.source is not None, "find_files refuses genotypes without a source"
+    with _explained(genotypes):
+        return _KINDS[genotypes.source].measure(genotypes, files)
 
 
 def open_source(
@@ -111,6 +125,24 @@ def open_source(
         file if places.is_url(file) else f"file://{Path(file).absolute()}" for file in files
     ]
     return _KINDS[genotypes.source].open_source(genotypes, for_spark, positions)
+
+
+@contextmanager
+def _explained(genotypes: config.Genotypes) -> Iterator[None]:
+    """Say in one sentence why genotype files cannot be read."""
+    try:
+        yield
+    except MrscaleError:
+        raise
+    except Exception as error:  # every object store has its own classes
+        named = getattr(genotypes, genotypes.source or "")
+        paths = [named] if isinstance(named, str) else list(named)
+        if not (isinstance(error, _UNREADABLE) or any(map(places.is_url, paths))):
+            raise
+        raise InputError(
+            f"the genotypes cannot be read ({type(error).__name__}): {', '.join(paths[:3])}; check "
+            "that the files are whole, and permissions, network and credentials"
+        ) from None
 
 
 def _require_readable(files: list[str]) -> None:

@@ -6,7 +6,7 @@ import atexit
 import logging
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import pandas as pd
@@ -44,10 +44,13 @@ class Header:
     num_people : int
     ids : tuple of bytes or None
         Sample ids, if the file holds them.
+    num_variants : int
+        May differ between files of the same people.
     """
 
     num_people: int
     ids: tuple[bytes, ...] | None
+    num_variants: int = field(compare=False)
 
 
 def find(genotypes: config.Genotypes) -> list[str]:
@@ -64,6 +67,13 @@ def find(genotypes: config.Genotypes) -> list[str]:
         )
     files.require_distinct(ids, (sample or found)[0])
     return found + sample
+
+
+def measure(genotypes: config.Genotypes, found: list[str]) -> files.Extent:
+    """People and variants that the files' headers count."""
+    bgen = found[:-1] if genotypes.bgen_sample else found
+    headers = [read_header(file) for file in bgen]
+    return files.Extent(headers[0].num_people, sum(header.num_variants for header in headers))
 
 
 def open_source(
@@ -111,7 +121,7 @@ def read_header(path: str) -> Header:
         if num_variants:
             handle.seek(offset + 4)
             _check_variant(handle, path, compression == _ZLIB)
-    return Header(num_people, ids)
+    return Header(num_people, ids, num_variants)
 
 
 def _read_ids(handle: BinaryIO, num_people: int) -> tuple[bytes, ...]:

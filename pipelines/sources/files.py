@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from mrscale import places
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much genotype files hold, as far as can be told without reading them.
+
+    Attributes
+    ----------
+    num_people : int
+    num_rows : int
+        Rows of variants; one with several alternate alleles is one.
+    exact : bool
+        Whether ``num_rows`` is known, or judged from the beginning of the files.
+    """
+
+    num_people: int
+    num_rows: int
+    exact: bool = True
 
 
 def expand(patterns: Iterable[str]) -> list[str]:
@@ -24,6 +45,16 @@ def expand(patterns: Iterable[str]) -> list[str]:
 def name(path: str) -> str:
     """Last part of a path or URL, for messages."""
     return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def hail_extent(path: str, metadata: str) -> Extent:
+    """Extent of a MatrixTable, whose metadata count rows and columns by partition."""
+    counts = []
+    for part in ("rows", "cols"):
+        found = places.read_bytes(places.join(path, part, metadata))
+        content = json.loads(gzip.decompress(found))
+        counts.append(sum(content["components"]["partition_counts"]["counts"]))
+    return Extent(num_people=counts[1], num_rows=counts[0])
 
 
 def require_same_people(

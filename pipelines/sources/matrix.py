@@ -32,6 +32,11 @@ def find(genotypes: config.Genotypes) -> list[str]:
     return found
 
 
+def measure(_: config.Genotypes, found: list[str]) -> files.Extent:
+    """People and rows that the metadata count."""
+    return files.hail_extent(found[0], METADATA)
+
+
 def open_source(
     _: config.Genotypes, found: list[str], wanted: pd.DataFrame | None
 ) -> GenotypeSource:

@@ -18,6 +18,7 @@ _ENDINGS = (".bed", ".bim", ".fam")
 _MAGIC = b"\x6c\x1b"
 _VARIANT_MAJOR = b"\x01"
 _FAM_COLUMNS = 6
+_BED_HEADER, _PEOPLE_IN_BYTE = 3, 4
 
 
 def find(genotypes: config.Genotypes) -> list[str]:
@@ -31,6 +32,14 @@ def find(genotypes: config.Genotypes) -> list[str]:
     _check_bed(found[0])
     _check_fam(found[2])
     return found
+
+
+def measure(_: config.Genotypes, found: list[str]) -> files.Extent:
+    """People of the .fam, and rows by the size of the .bed."""
+    with places.open_binary(found[2]) as handle:
+        num_people = sum(bool(line.strip()) for line in handle)
+    bytes_of_row = -(-num_people // _PEOPLE_IN_BYTE)
+    return files.Extent(num_people, (places.size(found[0]) - _BED_HEADER) // max(1, bytes_of_row))
 
 
 def open_source(
@@ -58,7 +67,7 @@ def open_source(
 
 def _check_bed(path: str) -> None:
     with places.open_binary(path) as handle:
-        start = handle.read(3)
+        start = handle.read(_BED_HEADER)
     if start[:2] != _MAGIC:
         raise InputError(f"{files.name(path)} is not a PLINK 1 .bed: it does not start with 6c 1b")
     if start[2:] != _VARIANT_MAJOR:

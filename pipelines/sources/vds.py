@@ -41,6 +41,11 @@ def find(genotypes: config.Genotypes) -> list[str]:
     return found
 
 
+def measure(_: config.Genotypes, found: list[str]) -> files.Extent:
+    """People and rows that the metadata of the variants count."""
+    return files.hail_extent(places.join(found[0], "variant_data"), METADATA)
+
+
 def open_source(
     _: config.Genotypes, found: list[str], wanted: pd.DataFrame | None
 ) -> GenotypeSource:

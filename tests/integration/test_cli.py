@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,7 +14,9 @@ import sys
 import time
 import warnings
 
+import click
 import pytest
+import typer
 
 with warnings.catch_warnings():
     # typer 0.24 uses what click 8.5 deprecates
@@ -31,7 +36,91 @@ def test_every_verb_explains_itself():
         assert verb in listed.output
         found = CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200"})
         assert found.exit_code == 0
-        assert "--json" in re.sub(r"\x1b\[[0-9;]*m", "", found.output)
+        assert "--json" in plain(found.output)
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_ends_with_examples_that_are_commands(verb):
+    shown = plain(CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "80"}).output)
+    lines = [line.strip() for line in shown.split("Examples:")[1].splitlines() if line.strip()]
+    assert 1 <= len(lines) <= 3
+    group = typer.main.get_command(cli.app)
+    for line in lines:
+        words = shlex.split(line)
+        words = words[words.index("mrscale") + 1 :]
+        name, command, rest = group.resolve_command(click.Context(group), words)
+        assert name == verb
+        command.make_context(name, rest)  # raises for an option or a value that is not allowed
+
+
+SHELL = """
+import sys
+sys.argv = ["mrscale", *sys.argv[1:]]
+from mrscale.cli import main
+main()
+"""
+
+
+def test_shells_can_complete_verbs_and_options():
+    assert "--install-completion" in plain(CliRunner().invoke(cli.app, ["--help"]).output)
+    for typed, expected in (("mrscale ex", "extract"), ("mrscale extract --dr", "--dry-run")):
+        words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+        done = subprocess.run(
+            [sys.executable, "-c", SHELL],
+            env=os.environ | words | {"_MRSCALE_COMPLETE": "complete_bash"},
+            capture_output=True,
+            text=True,
+        )
+        assert expected in done.stdout.split()
+
+
+def on_a_terminal(*words, **env):
+    """Exit code of a command whose output and errors go to one terminal, and what it showed."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mrscale", *map(str, words)],
+        stdout=theirs,
+        stderr=theirs,
+        env={k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+        | {"TERM": "xterm-256color"}
+        | env,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    return process.wait(), shown.decode()
+
+
+COLOUR = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|4[0-8]|9[0-7])(?:;[0-9]+)*m")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["extract", "--vfc"], ["doctor"]])
+def test_colours_are_for_terminals_that_want_them(words):
+    assert COLOUR.search(on_a_terminal(*words)[1])
+    assert not COLOUR.search(on_a_terminal(*words, NO_COLOR="1")[1])
+    done = subprocess.run([sys.executable, "-m", "mrscale", *words], capture_output=True, text=True)
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_progress_is_for_terminals(small_store):
+    assert "Reading" in on_a_terminal("describe", small_store)[1]
+    assert "Reading" not in on_a_terminal("describe", small_store, "--quiet")[1]
+    coloured = on_a_terminal("describe", small_store, NO_COLOR="1")[1]
+    assert "Reading" in coloured
+    assert not COLOUR.search(coloured)
+    done = subprocess.run(
+        [sys.executable, "-m", "mrscale", "describe", str(small_store)], capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_the_module_is_the_command():
@@ -62,15 +151,17 @@ def test_an_error_is_json_when_asked_for(command, tmp_path):
     ("words", "message"),
     [
         (["run"], "Missing argument 'STUDY'"),
-        (["extract", "--vfc", "a"], "No such option"),
+        (["extract", "--phenotype", "a"], "No such option '--phenotype'. Did you mean"),
         (["train", "--ranks", "0"], "Invalid value for '--ranks'"),
         (["frobnicate"], "No such command"),
+        (["extrct"], "No such command 'extrct'. Did you mean 'extract'?"),
     ],
 )
 def test_a_wrong_command_line_is_a_usage_error(command, words, message):
     code, out, err = command(*words)
     assert (code, out) == (2, "")
     assert message in err
+    assert err.count("Did you mean") == message.count("Did you mean")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +196,7 @@ def test_doctor_reports_as_table_and_as_json(command):
     checks = json.loads(out)
     assert err == ""
     assert code == (0 if all(check["ok"] for check in checks) else 1)
-    assert {"name", "ok", "found", "fix"} == checks[0].keys()
+    assert {"name", "ok", "found", "fix", "note"} == checks[0].keys()
     code, out, _ = command("doctor")
     assert all(check["name"].split()[0] in out for check in checks)
 
@@ -266,5 +357,6 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Stopped. Run the same command again to continue where it was." in err
+    again = shlex.join(["mrscale", *words])
+    assert f"Stopped; what is finished stays. To go on, run: {again}\n" in err
     assert "Traceback" not in err

@@ -28,6 +28,7 @@ from mrscale.store.reader import open_dataset, open_store
 from mrscale.store.schema import DOSAGES, MANIFEST, Layout
 from mrscale.store.verify import verify
 from mrscale.workflow.describing import describe
+from mrscale.workflow.workbench_checkup import examine_workbench
 
 BUCKET = "cohort-bucket"
 SETTINGS = {"inputs": {"people": ["abc"]}, "seed": 1}
@@ -295,3 +296,28 @@ def test_a_bucket_that_is_not_there_is_said_before_any_work(s3, gs):
             writer.create(url, Layout(10, 3, 8, 16))
         with pytest.raises(StoreError, match="there is no genotype store at"):
             open_store(url)
+
+
+def test_the_doctor_lists_the_workspace_bucket_and_writes_nothing(gs, monkeypatch):
+    monkeypatch.setattr(fsspec.config, "conf", dict(fsspec.config.conf))
+    root = f"{gs}/release"
+    aux = f"{root}/wgs/short_read/snpindel/aux"
+    places.write_bytes(f"{aux}/ancestry/echo_v4.ancestry_preds.tsv", b"research_id\n")
+    environ = {
+        "WORKSPACE_BUCKET": gs,
+        "CDR_STORAGE_PATH": root,
+        "GOOGLE_PROJECT": "terra-1",
+        "WGS_VDS_PATH": f"{root}/hail.vds",
+    }
+    before = places.files(gs)
+    found = {check.name: check for check in examine_workbench(environ)}
+    assert all(check.ok for check in found.values())
+    assert found["Workspace bucket"].found == f"{gs} can be listed; writing was not tried"
+    assert found["Requester pays"].found == "reading is billed to terra-1"
+    assert found["Release"].found == "genotypes as vds; tables: ancestry"
+    assert places.files(gs) == before
+    lost = {"WORKSPACE_BUCKET": "gs://no-such-bucket", "GOOGLE_PROJECT": "terra-1"}
+    found = {check.name: check for check in examine_workbench(lost)}
+    assert not found["Workspace bucket"].ok
+    assert "there is no bucket gs://no-such-bucket" in found["Workspace bucket"].found
+    assert found["Workspace bucket"].fix.startswith("check WORKSPACE_BUCKET")

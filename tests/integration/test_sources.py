@@ -20,7 +20,7 @@ hl = pytest.importorskip("hail")
 pysam = pytest.importorskip("pysam")
 
 from pipelines.alleles import contig_key  # noqa: E402
-from pipelines.sources import find_files, open_source  # noqa: E402
+from pipelines.sources import find_files, measure, open_source  # noqa: E402
 from pipelines.spark import start_hail  # noqa: E402
 
 pytestmark = pytest.mark.spark
@@ -285,6 +285,39 @@ def test_every_kind_of_file_gives_the_same_codes(kind, folder, expected):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_files_are_measured_without_an_engine(kind, folder):
+    genotypes = Genotypes(**in_folder(folder, KINDS[kind]))
+    files = find_files(genotypes)
+    found = measure(genotypes, files)
+    if kind == "VDS":
+        rows, people = hl.vds.read_vds(files[0]).variant_data.count()
+    elif "MatrixTable" in kind:
+        rows, people = hl.read_matrix_table(files[0]).count()
+    else:
+        alleles = sum(len(alleles) - 1 for _, _, alleles, _ in SITES)
+        rows, people = len(SITES) if "VCF" in kind else alleles, NUM_PEOPLE
+    assert found.num_people == people
+    assert found.exact == (kind != "VCF shards")
+    assert found.num_rows == rows if found.exact else found.num_rows > 0
+
+
+def test_rows_of_a_large_vcf_are_judged_from_its_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.sources.vcf._BYTES_TO_JUDGE", 2**15)
+    rng = np.random.default_rng(5)
+    header = "##fileformat=VCF4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\t"
+    names = "\t".join(f"p{i}" for i in range(60))
+    with pysam.BGZFile(str(tmp_path / "a.vcf.bgz"), "wb") as file:
+        file.write(f"{header}{names}\n".encode())
+        for position in range(1, 6001):
+            calls = "\t".join(rng.choice(["0/0", "0/1", "1/1"], 60))
+            file.write(f"1\t{position}\t.\tA\tC\t.\tPASS\t.\tGT\t{calls}\n".encode())
+    genotypes = Genotypes(vcf=(str(tmp_path / "a.vcf.bgz"),))
+    found = measure(genotypes, find_files(genotypes))
+    assert (found.num_people, found.exact) == (60, False)
+    assert found.num_rows == pytest.approx(6000, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_only_the_positions_asked_for_are_read(kind, folder, expected):
     wanted = at(("chr20", 10_100), ("21", 5_030_400), ("21", 5_030_401), ("22", 1), ("X", 2**33))
     found, _, _ = read(wanted, **in_folder(folder, KINDS[kind]))
@@ -470,6 +503,9 @@ def test_imputed_dosages_and_hard_calls(imputed, zipped, tmp_path):
     (tmp_path / "p.sample").write_text("\n".join(lines) + "\n")
     tmp_path.chmod(0o555)
     given = {"bgen": str(tmp_path / "*.bgen"), "bgen_sample": str(tmp_path / "p.sample")}
+    genotypes = Genotypes(**given)
+    extent = measure(genotypes, find_files(genotypes))
+    assert (extent.num_people, extent.num_rows, extent.exact) == (30, 6, True)
     found, source, _ = read(**given)
     assert source.imputed
     assert found.columns.tolist() == ids

@@ -15,9 +15,11 @@ import pandas as pd
 import pytest
 
 import mrscale as mr
+from mrscale.config import load_study
 from mrscale.errors import InputError
 from mrscale.simulate import simulate
 from mrscale.store.reader import open_store
+from mrscale.workflow.preview import preview_run
 
 pytest.importorskip("hail")
 pysam = pytest.importorskip("pysam")
@@ -126,6 +128,21 @@ def test_a_second_run_does_nothing_and_says_the_same(result, folder):
     assert again == result
     assert written(folder / "run") == before
     assert (folder / "run" / "result.json").read_text() == text
+
+
+def test_a_preview_knows_what_is_done(result, folder):
+    before = written(folder / "run")
+    found = preview_run(folder / "study.toml")
+    assert {stage.state for stage in found.stages} == {"done"}
+    assert (found.people, found.variants) == (2000, result.num_variants)
+    assert found.store_bytes == sum(
+        p.stat().st_size for p in (folder / "run" / "store.zarr").rglob("*") if p.is_file()
+    )
+    study = load_study(folder / "study.toml")
+    longer = study.encoder.model_copy(update={"steps": 70})
+    stages = preview_run(study.model_copy(update={"encoder": longer})).stages
+    assert [stage.state for stage in stages] == ["done", *["to do"] * 4]
+    assert written(folder / "run") == before
 
 
 def test_the_dataset_opens_with_the_names_of_the_schema(result, folder):

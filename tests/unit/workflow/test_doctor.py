@@ -25,6 +25,15 @@ def test_a_package_that_is_not_installed_comes_with_its_command():
     assert found.found == "no_such_package is not installed"
 
 
+def test_another_version_than_the_tested_one_is_said(monkeypatch):
+    assert doctor._package("Hail", "hail", "mend").note == ""
+    monkeypatch.setattr(doctor, "version", lambda package: "0.2.1390")
+    found = doctor._package("Hail", "hail", "mend")
+    assert (found.ok, found.note) == (True, "tested with 0.2.139; if it fails: mend")
+    monkeypatch.setattr(doctor, "version", lambda package: "3.5.12")
+    assert doctor._package("Spark", "pyspark", "mend").note == ""
+
+
 @pytest.mark.parametrize(
     ("limit", "check", "remedy"),
     [
