@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mrscale import places
 from mrscale.config import Study, StudyLike, as_study
-from mrscale.disclosure import SMALLEST_COUNT, export_count, is_small
+from mrscale.disclosure import export_count, is_small, policy
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.workflow.encoding import encoding_digest
 from mrscale.workflow.estimating import estimation_digest
@@ -243,7 +243,7 @@ def _untimed(name: str, *, done: bool) -> Stage:
 
 def _bounded(people: int) -> int:
     """At most so many people, for products, which would give the number away."""
-    return SMALLEST_COUNT if is_small(people) else -(-people // _ROUND) * _ROUND
+    return policy().limit if is_small(people) else -(-people // _ROUND) * _ROUND
 
 
 def _rounded(people: int) -> int | str:
