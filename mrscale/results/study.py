@@ -270,6 +270,7 @@ class PairResult:
         from mrscale.plots.instruments import plot_scatter
 
         data = pd.DataFrame([asdict(one) for one in self.instruments])
+        data = data.dropna(subset=["beta_exposure", "beta_outcome"])
         sign = np.sign(data["beta_exposure"])
         data = data.assign(
             beta_exposure=sign * data["beta_exposure"], beta_outcome=sign * data["beta_outcome"]
@@ -279,7 +280,7 @@ class PairResult:
             for e in self.estimates
             if e.key in ("tsls_pc", self.headline)
         ]
-        return plot_scatter(data.dropna(), pd.DataFrame(lines), ax)
+        return plot_scatter(data, pd.DataFrame(lines), ax)
 
     def plot_first_stage(self, ax: Axes | None = None) -> Axes:
         """First-stage F of every estimator, against the rule of thumb of 10.

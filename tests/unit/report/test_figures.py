@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -96,3 +97,18 @@ def test_save_forest(green_pair: PairResult, tmp_path: Path, name: str, magic: b
         figures.save_forest(green_pair, path)
     assert paths[0].read_bytes().startswith(magic)
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_environments_left_out_stand_beside_all(green_pair: PairResult) -> None:
+    ax = green_pair.plot_leave_one_out()
+    assert _labels(ax) == [*(f"without env{i}" for i in range(1, 6)), "all"]
+    assert ax.get_yticklabels()[-1].get_fontweight() == "bold"
+
+
+def test_variants_are_turned_to_raise_the_exposure(green_pair: PairResult) -> None:
+    ax = green_pair.plot_scatter()
+    points = np.asarray(ax.containers[0].lines[0].get_xydata())
+    assert len(points) == 7  # that of unknown frequency is there, too
+    np.testing.assert_allclose(points, [[0.1, 0.05]] * len(points))
+    lines = [h.get_label() for h in ax.get_legend_handles_labels()[0]]
+    assert lines == [green_pair["tsls_pc"].label, green_pair["flow_controls"].label]

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mrscale.errors import InputError
 from mrscale.stats.embedding import PermutationTest, balanced_subsample, embed
-from mrscale.stats.invariance import invariance_test
+from mrscale.stats.invariance import invariance_test, profile
 
 
 def people(seed, counts=(100, 60, 140), num_latents=2):
@@ -174,3 +174,16 @@ def test_equal_seeds_give_equal_results_and_inputs_are_left_alone():
     assert_array_equal(one.pair_pvalue, two.pair_pvalue)
     assert_array_equal(latent, before[0])
     assert_array_equal(environment, before[1])
+
+
+def test_a_profile_has_the_moments_of_each_environment_of_more_than_twenty():
+    rng = np.random.default_rng(3)
+    environment = np.repeat([0, 1, 3], [40, 20, 21])
+    values = rng.normal(size=(81, 2)) + environment[:, None]
+    means, deviations = profile(values, environment, 4)
+    for code in (0, 3):
+        inside = values[environment == code]
+        np.testing.assert_allclose(means[code], inside.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(deviations[code], inside.std(axis=0), rtol=1e-12)
+    assert np.isnan(means[[1, 2]]).all()
+    assert np.isnan(deviations[[1, 2]]).all()
