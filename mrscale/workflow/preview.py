@@ -27,6 +27,7 @@ _BYTES_PER_GENOTYPE = 226 * 2**20 / 500e6
 """Hard calls with 1 % missing: docs/benchmarks.md, which has no imputed dosages."""
 _BYTES_PER_TRAIT = 4
 _ROUND = 100
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Preview:
     study, run, store : str
         Name of the study, and where it would write.
     inputs : dict of str to dict of str to int
-        By kind of input, the number of ``"files"`` (or folders) and their ``"bytes"``.
+        By kind of input, the number of ``"files"`` (or folders) and their ``"bytes"``, rounded up
+        to 4 KiB: the exact size of a short list of ids is their number.
     people : int or str
         At most: the smaller of the table of people and the genotype file, or those of a store
         that is there.
@@ -255,7 +257,7 @@ def _sizes(paths: Iterable[str]) -> dict[str, int]:
         places.size(path) if places.is_file(path) else sum(places.files(path).values())
         for path in paths
     ]
-    return {"files": len(sizes), "bytes": sum(sizes)}
+    return {"files": len(sizes), "bytes": -(-sum(sizes) // _BLOCK) * _BLOCK}
 
 
 def _files(found: dict[str, int]) -> str:
