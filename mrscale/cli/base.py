@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -84,6 +85,8 @@ def main() -> None:
         _fail(error)
     except SystemExit as end:
         if end.code == INTERRUPTED:
+            # tasks of engines that nobody waits for any more say so while the interpreter ends
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             again = shlex.join(["mrscale", *sys.argv[1:]])
             typer.echo(f"Stopped; what is finished stays. To go on, run: {again}", err=True)
         raise
