@@ -7,7 +7,7 @@ from typing import Any
 from mrscale import config
 from mrscale.provenance import fingerprint
 from mrscale.store.schema import SCHEMA_VERSION
-from pipelines import people
+from pipelines import people, tables
 
 _GENOTYPE_SETTINGS = {"reference_genome", "hard_calls"}
 
@@ -52,7 +52,7 @@ def settings(study: config.Study, genotype_files: list[str]) -> dict[str, Any]:
         "qc": study.qc.model_dump(mode="json", exclude={"pedigree"}),
         "folds": study.folds,
         "seed": study.seed,
-    }
+    } | ({"query": query} if (query := tables.made_by(study.people.phenotypes)) else {})
 
 
 _FILES = (

@@ -10,6 +10,7 @@ import bz2
 import difflib
 import gzip
 import io
+import json
 import lzma
 import re
 import zlib
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 
 from mrscale import places
 from mrscale.errors import InputError, MrscaleError
+from mrscale.store.schema import QUERY
 from pipelines import delimited
 from pipelines.cells import MISSING, infer, to_text
 
@@ -79,6 +81,17 @@ def column_names(path: str | Path) -> list[str]:
         if isinstance(source, pq.ParquetFile):
             return list(source.schema_arrow.names)
         return delimited.read_header(source, _name(path))[0]
+
+
+def made_by(path: str | Path | None) -> dict[str, Any] | None:
+    """The query that a Parquet file was made by, with its dataset and date; None for others."""
+    if path is None:
+        return None
+    with _opened(path) as source:
+        if not isinstance(source, pq.ParquetFile):
+            return None
+        told = (source.schema_arrow.metadata or {}).get(QUERY.encode())
+    return json.loads(told) if told else None
 
 
 def read_lines(path: str | Path) -> pd.Series:

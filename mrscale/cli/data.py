@@ -49,6 +49,27 @@ def init(
     show({"study": str(written)}, text, as_json)
 
 
+@app.command(epilog=examples("mrscale query people.sql --out phenotypes.parquet"))
+def query(
+    sql: Annotated[Path, typer.Argument(help="File with one SQL query.")],
+    out: Annotated[str, typer.Option("--out", help="Parquet file to write, a path or URL.")],
+    project: Annotated[
+        str | None, typer.Option(help="Who pays; GOOGLE_PROJECT by default.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Of tables named without one; WORKSPACE_CDR by default.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Take people's phenotypes from BigQuery into a file that remembers the query."""
+    from mrscale.workflow.querying import query as ask
+
+    with bar("Asking BigQuery", quiet=quiet):
+        found = ask(sql, out, project=project, dataset=dataset)
+    show(found.to_dict(), found.summary(), as_json)
+
+
 @app.command(
     epilog=examples(
         "mrscale simulate --out biobank --people 5000",

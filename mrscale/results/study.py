@@ -249,6 +249,19 @@ class PairResult:
         ----------
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> from mrscale.results import Estimate, LeftOut, PairResult
+        >>> best = Estimate("tsls_pc", "2SLS, adjusted", 0.5, 0.1, 0.3, 0.7, 1e-6, 1000)
+        >>> left = LeftOut("north", 0.6, 0.3, 0.9, 40.0)
+        >>> pair = PairResult("ldl", "chd", (best,), "tsls_pc", "red", (), without=(left,))
+        >>> [text.get_text() for text in pair.plot_leave_one_out().get_yticklabels()]
+        ['without north', 'all']
         """
         from mrscale.plots.instruments import plot_leave_one_out
 
@@ -266,6 +279,21 @@ class PairResult:
         ----------
         ax : Axes, optional
             Where to draw; by default the only axes of a new figure.
+
+        Returns
+        -------
+        Axes
+
+        Examples
+        --------
+        >>> from mrscale.results import Estimate, Instrument, PairResult
+        >>> best = Estimate("tsls_pc", "2SLS, adjusted", 0.5, 0.1, 0.3, 0.7, 1e-6, 1000)
+        >>> variant = Instrument("rs1", "1:99", "A", "C", 0.2, -0.1, 0.01, -0.05, 0.02)
+        >>> pair = PairResult(
+        ...     "ldl", "chd", (best,), "tsls_pc", "red", (), instruments=(variant,)
+        ... )
+        >>> [text.get_text() for text in pair.plot_scatter().get_legend().get_texts()]
+        ['2SLS, adjusted']
         """
         from mrscale.plots.instruments import plot_scatter
 

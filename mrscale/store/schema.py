@@ -22,6 +22,8 @@ DOSAGE = "call_dosage"
 APPENDED = "appended"
 VARIANTS = "variants.tsv"
 """Every candidate of the extraction, with its status and the reason."""
+QUERY = "mrscale.query"
+"""Key in the metadata of a Parquet file of people: the query that it was made by, as JSON."""
 TRAITS = {"exposure": "exposures", "outcome": "outcomes", "covariate": "covariates"}
 """Arrays of traits, and the arrays of their names: what an append adds to."""
 

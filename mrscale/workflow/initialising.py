@@ -57,7 +57,7 @@ seed = 0
 # The VDS is read at the listed instruments only; requester pays: {payer}
 
 [people]
-phenotypes = "{bucket}/phenotypes.tsv"  # your export from BigQuery, one row per person
+phenotypes = "{bucket}/phenotypes.parquet"  # mrscale query people.sql --out ...
 sample_column = "person_id"
 environment_column = "ancestry_pred"  # of the release's ancestry table, which is found by itself,
                                       # as are relatives and people flagged in quality control

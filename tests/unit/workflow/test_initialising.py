@@ -28,7 +28,7 @@ def test_on_the_workbench_its_own_genotypes_and_ancestry_are_left_to_it(tmp_path
     study, text = load_study(file), file.read_text()
     assert study.genotypes.source is None
     assert study.store_path == "gs://fc-secure-1/mrscale/store.zarr"
-    assert study.people.phenotypes == "gs://fc-secure-1/phenotypes.tsv"
+    assert study.people.phenotypes == "gs://fc-secure-1/phenotypes.parquet"
     assert study.people.environment_column == ("ancestry_pred",)
     assert study.traits.covariate[-3:] == ("PC1", "PC2", "PC3")
     assert study.instruments.build == "GRCh38"
