@@ -51,6 +51,7 @@ bench: setup  ## slow: measure speed, memory and size beside peers and limits
 	$(BIN)/python tests/benchmarks/extraction.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/streaming.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/store_objects.py --write docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/report_page.py --write docs/benchmarks.md
 
 faults: setup  ## kill processes in the middle and compare with undisturbed runs
 	$(BIN)/python -m pytest tests/faults
