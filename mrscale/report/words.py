@@ -168,7 +168,8 @@ def heterogeneity(meta: MetaAnalysis, num_environments: int) -> str:
     freedom = num_environments - 1
     return (
         f"Heterogeneity: Cochran Q = {meta.q:.1f} on {freedom} degree{'s' * (freedom > 1)} of "
-        f"freedom (p = {p_value(meta.q_pvalue)}), I² = {100 * meta.i2:.0f} %. The environments "
+        f"freedom (p {_equal(p_value(meta.q_pvalue))}), I² = {100 * meta.i2:.0f} %. The "
+        "environments "
         + (
             "disagree by more than chance: the effect differs between them, or the variants are "
             "confounded by different amounts."
@@ -176,6 +177,10 @@ def heterogeneity(meta: MetaAnalysis, num_environments: int) -> str:
             else "agree as far as chance allows; a bias that all of them share does not show here."
         )
     )
+
+
+def _equal(text: str) -> str:
+    return text if text.startswith("<") else f"= {text}"
 
 
 def describe_forest(pair: PairResult) -> str:

@@ -98,7 +98,8 @@ def test_anderson_rubin_not_computed(green_pair: PairResult) -> None:
 
 def test_heterogeneity() -> None:
     apart = meta_analysis([0.1, 0.9], [0.05, 0.05])
-    assert "on 1 degree of freedom" in words.heterogeneity(apart, 2)
+    assert "on 1 degree of freedom (p = " in words.heterogeneity(apart, 2)
+    assert "(p <1e-300)" in words.heterogeneity(replace(apart, q_pvalue=0.0), 2)
     assert "disagree by more than chance" in words.heterogeneity(apart, 2)
     near = meta_analysis([0.1, 0.11, 0.12], [0.05, 0.05, 0.05])
     assert "agree as far as chance allows" in words.heterogeneity(near, 3)
