@@ -10,6 +10,7 @@ import re
 import reprlib
 import tomllib
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,6 +115,17 @@ class Traits(Section):
     """Outcome columns."""
     covariate: Names = ()
     """Covariate columns. Those named PC1, PC2, ... are taken as genetic principal components."""
+
+    @model_validator(mode="after")
+    def _one_role(self) -> Traits:
+        roles = ("exposure", "outcome", "covariate")
+        for first, second in combinations(roles, 2):
+            if both := set(getattr(self, first)) & set(getattr(self, second)):
+                raise ValueError(
+                    f"a column has one role, but {sorted(both)[0]!r} is {first} and {second}; drop "
+                    "it from one of them"
+                )
+        return self
 
 
 class Instruments(Section):

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None")
 """Cells that mean missing in any table."""
+_OFTEN = 3
 _SENTINELS = [sign * (10**digits - 1) for sign in (-1, 1) for digits in range(1, 7)]
 
 
@@ -89,15 +90,18 @@ def to_numbers(column: pd.Series, what: str) -> pd.Series:
 
 
 def _warn_of_sentinels(values: pd.Series, what: str) -> None:
-    """Say so if -9, 999 and the like lie so far from all else that they may mean missing."""
+    """Say so if -9, 999 and the like may mean missing: they lie far from all else, or they are
+    the largest or smallest value and repeated where hardly another one is."""
     known = values.dropna().to_numpy()
     rest = known[~np.isin(known, _SENTINELS)]
     if not len(rest) or len(rest) == len(known):
         return
     low, high = rest.min(), rest.max()
+    is_continuous = len(np.unique(rest)) > len(rest) / 2
     for code in np.intersect1d(known, _SENTINELS):
         beyond = max(low - code, code - high)
-        if beyond > max(high - low, 1) or (code < 0 <= low):
+        repeated = is_continuous and beyond > 0 and (known == code).sum() > _OFTEN
+        if beyond > max(high - low, 1) or (code < 0 <= low) or repeated:
             logger.warning(
                 "%s seems to hold %g for missing values; if that is what it means, name it in "
                 "missing_values of [people]",

@@ -97,8 +97,15 @@ def read_phenotypes(study: config.Study) -> PeopleTables:
     optional = {"family": people.family_column, "cluster": people.cluster_column}
     text = {SAMPLE: [people.sample_column], "environment": people.environment_column}
     text |= {role: [name] for role, name in optional.items() if name}
+    table = read_columns(people, text, study.traits)
+    if (num := table["environment"].nunique()) < 2:
+        raise InputError(
+            "at least two environments are required, but environment_column "
+            f"{' x '.join(people.environment_column)} has {num} value{'s' * (num != 1)} in the "
+            "table of people; choose another environment_column"
+        )
     return PeopleTables(
-        people=read_columns(people, text, study.traits),
+        people=table,
         excluded=_read_exclusions(people),
         pairs=read_kinship(people.kinship, people.kinship_min) if people.kinship else None,
     )

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
+from mrscale.errors import InputError
 from pipelines.tables import column_names, read_table, require_columns
 
 Names = tuple[str, ...]
@@ -169,6 +171,20 @@ class _Columns:
             return pd.Series(np.nan, index=self._table.index)
         return pd.to_numeric(found, errors="coerce").astype(float)
 
+    def p_value(self, *names: str) -> pd.Series:
+        """As :meth:`number`; refuses cells that are neither numbers nor empty."""
+        found, values = self.find(*names), self.number(*names)
+        if found is not None and not is_numeric_dtype(found):
+            odd = values.isna() & ~_text(found).isin(["", ".", "-"])
+            if odd.any():
+                row = int(np.flatnonzero(odd)[0])
+                raise InputError(
+                    f"p-values must be numbers, but {int(odd.sum()):,} of {self._title} are not, "
+                    f"the first {str(found.iloc[row])!r} in line {row + 2}; write a decimal point, "
+                    "and leave cells empty where there is none"
+                )
+        return values
+
     def require(self, *names: str) -> pd.Series:
         """The first of some columns; without any, an error that asks for the first."""
         if not any(name in self for name in names):
@@ -234,8 +250,8 @@ def _partner(effect: pd.Series, ref: pd.Series, alt: pd.Series) -> pd.Series:
 
 
 def _p_values(columns: _Columns) -> dict[str, pd.Series]:
-    p = columns.number(*_P_VALUE)
-    neg_log10_p = columns.number(*_NEG_LOG10_P)
+    p = columns.p_value(*_P_VALUE)
+    neg_log10_p = columns.p_value(*_NEG_LOG10_P)
     p = p.where(p.between(0, 1))
     neg_log10_p = neg_log10_p.where(neg_log10_p >= 0)
     p = p.fillna(10.0**-neg_log10_p)

@@ -221,7 +221,9 @@ def run(
 
 @app.command(epilog=examples("mrscale explain run"))
 def explain(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a file of results in it.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, a file of results in it, or a study.toml.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Put the results of a run into words."""

@@ -13,7 +13,7 @@ import typer
 
 from mrscale import __version__, places
 from mrscale.config import Study, load_study, parse_study
-from mrscale.errors import MrscaleError
+from mrscale.errors import InputError, MrscaleError
 
 app = typer.Typer(
     name="mrscale",
@@ -102,6 +102,11 @@ def _fail(error: MrscaleError) -> NoReturn:
 
 def study_of(file: Path | None, **flags: Any) -> Study:
     """The study of a file with flags laid over it, or one made of flags alone."""
+    given_any = any(v not in (None, []) for v in _values(flags))
+    if file is None and not given_any:
+        here = Path("study.toml")
+        hint = f"there is {here} in this folder: give it" if here.is_file() else "see --help"
+        raise InputError(f"this verb needs a study file or flags; {hint}")
     base = load_study(file).model_dump() if file else {}
     for key, value in flags.items():
         if isinstance(value, dict):
@@ -115,6 +120,14 @@ def study_of(file: Path | None, **flags: Any) -> Study:
         settings = open_store(base["store"]).manifest["provenance"]["settings"]
         base = {"folds": settings["folds"], "seed": settings["seed"], **base}
     return parse_study(base)
+
+
+def _values(flags: dict[str, Any]) -> list[Any]:
+    return [
+        value
+        for flag in flags.values()
+        for value in (flag.values() if isinstance(flag, dict) else [flag])
+    ]
 
 
 def show(summary: dict[str, Any], text: str, as_json: bool) -> None:

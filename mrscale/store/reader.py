@@ -208,7 +208,7 @@ def open_store(path: str | Path) -> GenotypeStore:
     if not there:
         raise StoreError(
             f"there is no genotype store at {path}; give its folder with --store or a study.toml, "
-            "or make it first: mrscale extract"
+            "or make it first: mrscale extract study.toml"
         )
     if manifest is None:
         raise StoreError(

@@ -35,13 +35,14 @@ def encode(study: Study, *, quiet: bool = False) -> RunFolder:
     """
     clock = Clock()
     store = open_store(study.store_path)
+    trained = training_digest(study, store)
+    if RunFolder.examine(study).done("train") != trained:
+        raise RunError(
+            "the encoders of these settings are not trained yet; run first: mrscale train "
+            "study.toml"
+        )
     folder = RunFolder.claim(study)
     folder.bind(store.genotype_digest)
-    trained = training_digest(study, store)
-    if folder.done("train") != trained:
-        raise RunError(
-            "the encoders of these settings are not trained yet; run first: mrscale train"
-        )
     identity = encoding_digest(trained)
     if folder.done("encode") == identity:
         return folder

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mrscale.results import PairResult, Sensitivity
+from mrscale.stats.misfit import R2_LIMIT
 from mrscale.stats.reduced import Reduced
 from mrscale.stats.sensitivity import fitted_instrument, iv_robustness, leakage_to_explain
 from mrscale.workflow.fitting import Fitted
@@ -79,12 +80,20 @@ def _robustness(headline: Fitted) -> list[Sensitivity]:
 def _leakage(learned: Fitted, naive: Fitted) -> Sensitivity:
     strength = float(np.mean([_explained(one.reduced) for one in learned.fits]))
     share = strength / _explained(naive.fits[0].reduced)
+    needed = leakage_to_explain(learned.estimate, naive.estimate, share)
+    unseen = (
+        f" So little would pass the check of predictability, which asks for less than {R2_LIMIT}: "
+        "the checks cannot tell this estimate from none."
+        if needed < R2_LIMIT
+        else ""
+    )
     return _row(
         "leakage that would explain it",
-        leakage_to_explain(learned.estimate, naive.estimate, share),
+        needed,
         "R2 with which the confounded part of the instruments would have to be in the latent if "
         "there were no effect, judged by how naive 2SLS differs from 2SLS on the latent, both "
-        "without controls. None where the latent explains the exposure as well as all instruments.",
+        "without controls. None where the latent explains the exposure as well as all instruments."
+        + unseen,
     )
 
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from mrscale import __version__, disclosure, places
-from mrscale.config import Study, StudyLike, as_study
+from mrscale.config import Study, StudyLike, as_study, load_study
 from mrscale.errors import MissingExtraError, RunError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest
@@ -137,9 +137,12 @@ def report(study: StudyLike) -> StudyResult:
     """
     study = as_study(study)
     clock = Clock()
-    folder = RunFolder.claim(study)
+    folder = RunFolder.examine(study)
     if folder.done("estimate") is None:
-        raise RunError("nothing has been estimated in this run yet; run first: mrscale estimate")
+        raise RunError(
+            "nothing has been estimated in this run yet; run first: mrscale estimate study.toml, "
+            "or mrscale run study.toml for every stage"
+        )
     result = load_result(folder.result)
     if not is_reported(folder):
         write_report(result, folder.path, clock=folder.clocks())
@@ -162,14 +165,14 @@ def in_words(run: str | Path) -> dict[str, list[str]]:
     Parameters
     ----------
     run : str or Path
-        The run folder, or a file of results in it.
+        The run folder, a file of results in it, or the study's file.
 
     Raises
     ------
     RunError
         If there are no results.
     """
-    run = Path(run)
+    run = Path(load_study(run).run if str(run).endswith(".toml") else run)
     folder = RunFolder(run if run.is_dir() else run.parent)
     if not folder.result.is_file():
         raise RunError(

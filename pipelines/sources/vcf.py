@@ -106,7 +106,9 @@ def _check_compression(path: str, start: bytes, compressed: bool) -> None:
         raise InputError(
             f"{name} is compressed with gzip; a VCF must be compressed with bgzip, so that "
             f"it can be read in parallel: gzip -dc {name} | bgzip > {_bgzipped(name)} "
-            "(bgzip comes with samtools and tabix), then give that file"
+            "(bgzip comes with samtools and tabix; without it unpack the file and run: python -c "
+            f"\"import pysam; pysam.tabix_compress('unpacked.vcf', '{_bgzipped(name)}')\"), then "
+            "give that file"
         )
     elif not name.endswith((".gz", ".bgz")):
         raise InputError(f"{name} is compressed with bgzip; rename it to {name}.bgz")

@@ -360,3 +360,14 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     again = shlex.join(["mrscale", *words])
     assert f"Stopped; what is finished stays. To go on, run: {again}\n" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("verb", ["train", "encode", "report", "extract"])
+def test_a_verb_without_anything_names_the_study_that_is_there(verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nothing = CliRunner().invoke(cli.app, [verb])
+    assert str(nothing.exception) == "this verb needs a study file or flags; see --help"
+    (tmp_path / "study.toml").write_text("")
+    there = CliRunner().invoke(cli.app, [verb])
+    assert str(there.exception).endswith("there is study.toml in this folder: give it")
+    assert [p.name for p in tmp_path.iterdir()] == ["study.toml"]

@@ -144,5 +144,12 @@ def test_principal_components_are_known_by_name(name, expected):
     assert is_principal_component(name) is expected
 
 
+def test_a_column_has_one_role():
+    with pytest.raises(InputError, match="one role, but 'ldl' is exposure and outcome; drop it"):
+        parse_study({"traits": {"exposure": ["ldl", "hdl"], "outcome": "ldl"}})
+    with pytest.raises(InputError, match="'age' is outcome and covariate"):
+        parse_study({"traits": {"outcome": ["age"], "covariate": ["sex", "age"]}})
+
+
 def test_one_exposure_may_be_given_without_brackets():
     assert parse_study({"traits": {"exposure": "bmi"}}).traits.exposure == ("bmi",)

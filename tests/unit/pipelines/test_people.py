@@ -85,7 +85,7 @@ def test_missing_traits_stay_missing(tmp_path):
 
 BAD = {
     "no overlap": ({}, "no id of the table of people .120 people.*sample_column"),
-    "one environment": ({"environment": "north"}, "at least two environments.*has 1 value"),
+    "one environment": ({"environment": "north"}, "environment_column environment has 1 value in"),
     "constant": ({"bmi": 4.0}, "exposure 'bmi' is constant"),
     "missing": ({"sbp": np.nan}, "outcome 'sbp' is missing for everyone"),
     "text": ({"bmi": "heavy"}, "exposure 'bmi' has cells that are not numbers"),

@@ -133,3 +133,13 @@ def test_an_effect_allele_that_is_none_of_the_pair_has_no_partner(tmp_path):
 def test_a_missing_column_is_named(tmp_path, header, message):
     with pytest.raises(InputError, match=message):
         read(tmp_path, f"{header}\n{' '.join('1' * len(header.split()))}", needs_p_value=True)
+
+
+def test_a_p_value_that_is_no_number_is_refused_with_its_line(tmp_path):
+    message = (
+        r"1 of the list of instruments .* are not, the first '0,001' in line 4; write a decimal"
+    )
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, "chr\tpos\tea\toa\tp\n1\t1\tA\tG\t0.1\n1\t2\tA\tG\t.\n1\t3\tA\tG\t0,001")
+    rows = read(tmp_path, "chr\tpos\tea\toa\tp\n1\t1\tA\tG\t0.1\n1\t2\tA\tG\t.").rows
+    np.testing.assert_array_equal(rows["p_value"], [0.1, np.nan])

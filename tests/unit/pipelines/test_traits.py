@@ -84,6 +84,8 @@ SENTINELS = {
     "count 9": ([0, 8, 9], None),
     "score -9": ([-8, 12, -9], None),
     "all codes": ([9, 9, -9], None),
+    "standardised -9": ([-4.9, *(0.4 * i for i in range(20)), *[-9] * 4], -9),
+    "whole numbers, -9 no rarer": ([-8, *[-9] * 4, *[0, 3, 9] * 5], None),
 }
 
 

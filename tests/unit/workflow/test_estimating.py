@@ -18,7 +18,7 @@ from mrscale.report.control import suppressed
 from mrscale.results import LeftOutVariant
 from mrscale.store.reader import open_store
 from mrscale.workflow.estimating import Truth, estimate
-from mrscale.workflow.study import report, run
+from mrscale.workflow.study import in_words, report, run
 
 
 def study(store, folder, **changes):
@@ -103,6 +103,7 @@ def test_a_report_needs_estimates(small_store, tmp_path):
     asked = study(small_store, tmp_path)
     with pytest.raises(RunError, match="run first: mrscale estimate"):
         report(asked)
+    assert not (tmp_path / "run").exists()  # a refusal takes no folder into use
     estimate(asked, quiet=True)
     (tmp_path / "run" / "report.html").unlink()
     assert report(asked) == estimate(asked, quiet=True)
@@ -192,3 +193,11 @@ def test_a_study_may_hide_more(small_store, tmp_path):
         assert show_count(hidden.num_people).startswith("<=")
     finally:
         disclosure.enforce(disclosure.Policy())
+
+
+def test_results_are_told_by_the_study_too(small_store, tmp_path):
+    estimate(study(small_store, tmp_path), quiet=True)
+    (tmp_path / "study.toml").write_text('run = "run"\n')
+    told = in_words(tmp_path / "study.toml")
+    assert told == in_words(tmp_path / "run")
+    assert told["exposure on outcome"][0].startswith("Raising exposure by one unit")
