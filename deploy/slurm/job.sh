@@ -11,8 +11,8 @@ umask 077 # keys, logs and results are the user's own
 
 nodes=$SLURM_JOB_NUM_NODES
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-# Jobs that share a node must not meet at one port.
-port=$((20000 + SLURM_JOB_ID % 10000))
+# Free on this node, which is the first: other jobs may share it.
+port=$(python -c 'import socket; s = socket.create_server(("", 0)); print(s.getsockname()[1])')
 
 # Keys of this attempt and logs of its engines, where every node sees them.
 meeting=$(dirname -- "$study")/.mrscale-slurm/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import mrscale as mr
@@ -217,3 +218,6 @@ def test_a_study_in_jobs_and_put_back_into_the_queue_is_that_run_here(slurm, stu
     assert (file.parent / "run" / "report.html").is_file()
     left = [path.name for path in (file.parent / ".mrscale-slurm").rglob("*.*") if path.is_file()]
     assert {Path(name).suffix for name in left} == {".log"}  # no key stays
+    meeting = str(file.parent / ".mrscale-slurm")
+    running = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert [words[0] for words in running if meeting in " ".join(words)] == []
