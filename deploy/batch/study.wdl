@@ -81,12 +81,9 @@ task analyse {
 
   command <<<
     set -euo pipefail
-    for file in ~{study} ~{sep=" " tables}; do ln -s "$file" .; done
-    study=$(basename ~{study})
-    mrscale train "$study" --store "~{store}" --run run --quiet
-    mrscale encode "$study" --store "~{store}" --run run --quiet
-    mrscale estimate "$study" --store "~{store}" --run run --quiet
-    mrscale report "$study" --store "~{store}" --run run
+    for file in ~{sep=" " tables}; do ln -s "$file" .; done
+    { echo 'run = "run"'; echo 'store = "~{store}"'; grep -vE '^(run|store) *=' ~{study}; } > here.toml
+    mrscale run here.toml --quiet
   >>>
 
   output {

@@ -7,6 +7,8 @@ activate
 
 # Dask works in blocks and Spark in tasks: one thread of BLAS in each.
 export OMP_NUM_THREADS=1
+# srun does not take it from sbatch, and would give each worker one core.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 umask 077 # keys, logs and results are the user's own
 
 nodes=$SLURM_JOB_NUM_NODES

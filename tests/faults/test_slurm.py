@@ -210,6 +210,8 @@ def test_a_study_in_jobs_and_put_back_into_the_queue_is_that_run_here(slurm, stu
         assert time.monotonic() < deadline
         time.sleep(0.02)
     slurm("scancel", "--batch", "--signal=USR1", jobs["train"])  # as before the time limit
+    slurm.wait(jobs["train"], "PENDING")
+    slurm("scontrol", "update", f"JobId={jobs['train']}", "StartTime=now")  # not in two minutes
 
     assert slurm.wait(jobs["train"], "COMPLETED")["Restarts"] == "1"
     slurm.wait(jobs["estimate"], "COMPLETED")
