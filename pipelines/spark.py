@@ -28,6 +28,9 @@ JAVA_VERSIONS = (11, 17)
 _ATTEMPTS = 4
 """How often Spark tries a task, as on a cluster: one killed Python worker then costs one task."""
 _CANCEL_SECONDS = 10
+_SUBMITTED = ("PYSPARK_GATEWAY_PORT", "PYSPARK_SUBMIT_ARGS")
+"""Variables of a process that ``spark-submit`` has started, and of one that says itself what
+``spark-submit`` would be told: in both the cluster is named from outside."""
 _LOG_PATTERN = (
     "%d{yyyy-MM-dd HH:mm:ss.SSS} %c{1}: %p: "
     # stack frames aside, the rest of a line behind a tab goes: Hail quotes lines of a VCF
@@ -76,6 +79,9 @@ def find_java() -> JavaFound:
 
 def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Path:
     """Start Hail on Spark on all cores of this machine, unless Hail runs already.
+
+    Under ``spark-submit``, or with its options in the variable ``PYSPARK_SUBMIT_ARGS``, it starts
+    on the cluster that they name, with the settings that they give.
 
     It then runs until the process ends, as Hail itself has it: stopping takes ten seconds, and
     the next extraction of a notebook starts at once. A Hail that the user has started (on a Spark
@@ -148,20 +154,8 @@ def _not_of_py4j(record: logging.LogRecord) -> bool:
 def _start(hl: ModuleType, log_dir: Path, requester_pays: str | None) -> None:
     with places.writing(log_dir):
         log_dir.mkdir(parents=True, exist_ok=True)
-    java = find_java()
-    environment = {
-        "JAVA_HOME": str(Path(java.path).resolve().parent.parent),
-        "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_DRIVER_PYTHON": sys.executable,
-        "SPARK_LOCAL_IP": "127.0.0.1",
-    }
-    settings = {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.driver.memory": f"{_driver_memory_gib()}g",
-        "spark.driver.bindAddress": "127.0.0.1",
-    }
-    logger.info("starting Spark on Java %d (%s)", java.version, java.source)
+    submitted = any(name in os.environ for name in _SUBMITTED)
+    environment, settings = _of_cluster() if submitted else _of_this_machine()
     with (
         warnings.catch_warnings(),
         _environment(environment),
@@ -172,7 +166,7 @@ def _start(hl: ModuleType, log_dir: Path, requester_pays: str | None) -> None:
         warnings.simplefilter("ignore")
         try:
             hl.init(
-                master=f"local[*, {_ATTEMPTS}]",
+                master=None if submitted else f"local[*, {_ATTEMPTS}]",
                 quiet=True,
                 show_progress=False,
                 log=str(log_dir / "hail.log"),
@@ -185,6 +179,37 @@ def _start(hl: ModuleType, log_dir: Path, requester_pays: str | None) -> None:
                 f"Spark did not start ({type(error).__name__}); see {log_dir / 'java.log'}, "
                 "or run: mrscale doctor"
             ) from error
+
+
+def _of_this_machine() -> tuple[dict[str, str], dict[str, str]]:
+    """Environment and Spark's settings: all of this machine, and nothing that others can reach."""
+    environment = {
+        "JAVA_HOME": _java_home(),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.memory": f"{_driver_memory_gib()}g",
+        "spark.driver.bindAddress": "127.0.0.1",
+    }
+    return environment, settings
+
+
+def _of_cluster() -> tuple[dict[str, str], dict[str, str]]:
+    """Environment and Spark's settings, where what is missing alone is added to what was told."""
+    environment = {"PYSPARK_PYTHON": os.environ.get("PYSPARK_PYTHON", sys.executable)}
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # else there is a Java already: it started us
+        environment["JAVA_HOME"] = _java_home()
+    return environment, {}
+
+
+def _java_home() -> str:
+    java = find_java()
+    logger.info("starting Spark on Java %d (%s)", java.version, java.source)
+    return str(Path(java.path).resolve().parent.parent)
 
 
 def _log_without_genotypes(jvm: Any, file: Path) -> None:

@@ -202,12 +202,13 @@ def report(
 @app.command(epilog=examples("mrscale run study.toml --dry-run", "mrscale run study.toml"))
 def run(
     study: Annotated[Path, typer.Argument(help="A study.toml.")],
+    scheduler: Scheduler = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Do every stage of a study that is not done yet."""
-    chosen = load_study(study)
+    chosen = study_of(study, scheduler=scheduler)
     if dry_run:
         from mrscale.workflow.preview import preview_run
 

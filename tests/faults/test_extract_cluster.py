@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
+import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import psutil
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -89,6 +94,34 @@ def test_an_executor_killed_while_reading(tmp_path, cluster, extracting, is_undi
     executors[0].kill()
     assert extraction.finish() == 0, extraction.output
     assert "ExecutorLostFailure" in log.read_text(), "the executor had nothing to do"
+    is_undisturbed(out)
+
+
+@pytest.mark.parametrize("way", ["PYSPARK_SUBMIT_ARGS", "spark-submit"])
+def test_the_command_line_on_the_cluster_that_spark_submit_is_told(
+    way, tmp_path, cluster, biobank, is_undisturbed
+):
+    address, _ = cluster
+    out = tmp_path / "store.zarr"
+    told = ["--master", address, "--conf", "spark.executor.memory=1g"]
+    told += ["--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.ui.enabled=false"]
+    environment = os.environ | {"JAVA_HOME": java_home(), "PYSPARK_PYTHON": sys.executable}
+    words = ["extract", str(biobank), "--out", str(out)]
+    if way == "spark-submit":
+        packages = Path(sysconfig.get_path("purelib"))
+        submit = packages / "pyspark" / "bin" / "spark-submit"
+        jar = packages / "hail" / "backend" / "hail-all-spark.jar"
+        environment["PYTHONPATH"] = str(ROOT)
+        program = str(ROOT / "deploy" / "dataproc" / "on_spark.py")
+        command = [submit, *told, "--driver-class-path", str(jar), program, *words]
+    else:
+        environment["PYSPARK_SUBMIT_ARGS"] = shlex.join([*told, "pyspark-shell"])
+        command = [sys.executable, "-m", "mrscale", *words]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list((tmp_path / "work").glob("app-*/*")), "no executor was started on the cluster"
     is_undisturbed(out)
 
 

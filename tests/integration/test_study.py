@@ -162,6 +162,15 @@ def test_stages_on_their_own_give_the_result_of_a_whole_run(result, folder, comm
     assert stages.read_text() == whole.read_text()
 
 
+def test_a_run_goes_on_from_a_store_on_the_scheduler_that_it_is_told(result, folder, command):
+    text = (folder / "study.toml").read_text()
+    elsewhere = 'run = "elsewhere"\nstore = "run/store.zarr"'
+    (folder / "elsewhere.toml").write_text(text.replace('run = "run"', elsewhere))
+    code, _, err = command("run", "--scheduler", "nowhere", folder / "elsewhere.toml")
+    assert code == 1
+    assert err.startswith("Error: 'nowhere' is not the address of a Dask scheduler")
+
+
 def test_results_are_explained_in_words(result, folder, command):
     for place in (folder / "run", folder / "run" / "estimates.tsv"):
         code, out, err = command("explain", place, "--json")

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mrscale.errors import EngineError, MissingExtraError
+from pipelines import spark
 from pipelines.spark import find_java, import_hail
 
 
@@ -57,3 +58,14 @@ def test_without_hail_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyspark", None)
     with pytest.raises(MissingExtraError, match=r"'pyspark'.*pip install 'mrscale\[spark\]'"):
         import_hail()
+
+
+def test_on_a_cluster_only_what_was_not_told_is_added(no_java, monkeypatch):
+    home = fake_java(no_java / "home" / "bin", "11.0.22").parents[1]
+    monkeypatch.setenv("JAVA_HOME", str(home))
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+    expected = {"PYSPARK_PYTHON": sys.executable, "JAVA_HOME": str(home)}
+    assert spark._of_cluster() == (expected, {})
+    monkeypatch.setenv("PYSPARK_PYTHON", "/opt/python")
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")  # spark-submit runs, on a Java of its own
+    assert spark._of_cluster() == ({"PYSPARK_PYTHON": "/opt/python"}, {})
