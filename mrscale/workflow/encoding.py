@@ -35,7 +35,14 @@ def encode(study: Study, *, quiet: bool = False) -> RunFolder:
     """
     clock = Clock()
     store = open_store(study.store_path)
-    folder = RunFolder.claim(study)
+    with RunFolder.held(study) as folder:
+        _encode_in(folder, study, store, clock, quiet)
+        return folder
+
+
+def _encode_in(
+    folder: RunFolder, study: Study, store: GenotypeStore, clock: Clock, quiet: bool
+) -> None:
     folder.bind(store.genotype_digest)
     trained = training_digest(study, store)
     if folder.done("train") != trained:
@@ -44,7 +51,7 @@ def encode(study: Study, *, quiet: bool = False) -> RunFolder:
         )
     identity = encoding_digest(trained)
     if folder.done("encode") == identity:
-        return folder
+        return
     folder.reopen("encode")
     encoders = load_encoders(study, folder)
     _create(folder, store, encoders)
@@ -54,7 +61,6 @@ def encode(study: Study, *, quiet: bool = False) -> RunFolder:
     with engine(study.scheduler) as client, bar("Encoding", 1, quiet=quiet) as progress:
         map_blocks(client, cuts, write, progress=progress)
     folder.finish("encode", identity, clock)
-    return folder
 
 
 def encoding_digest(training: str) -> str:

@@ -76,8 +76,14 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     clock = Clock()
     store = open_store(study.store_path)
     require_more_people_than_instruments(store)
-    folder = RunFolder.claim(study)
-    folder.bind(store.genotype_digest)
+    with RunFolder.held(study) as folder:
+        folder.bind(store.genotype_digest)
+        return _estimate_in(folder, study, store, clock, quiet)
+
+
+def _estimate_in(
+    folder: RunFolder, study: Study, store: GenotypeStore, clock: Clock, quiet: bool
+) -> StudyResult:
     encoders = _finished_encoders(study, store, folder)
     identity = estimation_digest(study, store, learned=bool(encoders))
     if folder.done("estimate") == identity:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from mrscale import disclosure
 from mrscale.config import Method, Study
 from mrscale.errors import RunError
 from mrscale.provenance import Clock, write_json
+from mrscale.workflow import lock
 
 MARKER = "run.json"
 
@@ -29,6 +32,20 @@ class RunFolder:
         if _owner(marker) is None:
             write_json(marker, {"study": study.name})
         return folder
+
+    @classmethod
+    @contextmanager
+    def held(cls, study: Study) -> Iterator[RunFolder]:
+        """Claim the study's run folder, and keep other processes from it for the block.
+
+        Raises
+        ------
+        RunError
+            As :meth:`examine`, or if another process works in it.
+        """
+        folder = cls.examine(study)
+        with lock.locked(folder.path):
+            yield cls.claim(study)
 
     @classmethod
     def examine(cls, study: Study) -> RunFolder:
@@ -121,6 +138,7 @@ class RunFolder:
 
     def finish(self, stage: str, digest: str, clock: Clock) -> None:
         """Record that a stage is done; written last, so that its absence means not done."""
+        lock.require_held(self.path)
         write_json(self._receipt(stage), {"digest": digest, "run": clock.record()})
 
     def reopen(self, stage: str) -> None:
@@ -150,6 +168,6 @@ def _is_blank(study: Study) -> bool:
     first marker, left in it."""
     store = Path(study.store_path).resolve()
     return all(
-        p.resolve() == store or p.name == "logs" or p.name.startswith(f".{MARKER}.")
+        p.resolve() == store or p.name in ("logs", lock.FOLDER) or p.name.startswith(f".{MARKER}.")
         for p in Path(study.run).iterdir()
     )
