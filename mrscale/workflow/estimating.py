@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrscale.config import Study
-from mrscale.errors import InputError
+from mrscale.errors import InputError, RunError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest, fingerprint, software_versions, write_json
 from mrscale.report import load_result, write_report
@@ -155,7 +155,13 @@ def _disclosed(result: StudyResult, study: Study, folder: RunFolder) -> StudyRes
 
 def _shown_before(place: RunFolder, own: RunFolder) -> Published:
     if place.published.is_file():
-        return dict(json.loads(place.published.read_text()))
+        try:
+            return dict(json.loads(place.published.read_text()))
+        except (ValueError, TypeError, RecursionError):
+            raise RunError(
+                f"{place.published} is damaged; it says which counts were shown before and cannot "
+                "be made again: restore it from a copy, or start in another run folder"
+            ) from None
     if place is own:
         return {}
     raise InputError(

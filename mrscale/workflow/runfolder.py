@@ -133,8 +133,7 @@ class RunFolder:
 
     def done(self, stage: str) -> str | None:
         """Digest of what a finished stage was made from; None if it is not finished."""
-        receipt = self._receipt(stage)
-        return str(json.loads(receipt.read_text())["digest"]) if receipt.is_file() else None
+        return _receipt_in(self._receipt(stage)).get("digest")
 
     def finish(self, stage: str, digest: str, clock: Clock) -> None:
         """Record that a stage is done; written last, so that its absence means not done."""
@@ -148,17 +147,28 @@ class RunFolder:
     def clocks(self) -> dict[str, Any]:
         """When and how long each finished stage ran."""
         receipts = sorted((self.path / "stages").glob("*.json"))
-        return {receipt.stem: json.loads(receipt.read_text())["run"] for receipt in receipts}
+        found = {receipt.stem: _receipt_in(receipt) for receipt in receipts}
+        return {stage: content["run"] for stage, content in found.items() if content}
 
     def _receipt(self, stage: str) -> Path:
         return self.path / "stages" / f"{stage}.json"
+
+
+def _receipt_in(file: Path) -> dict[str, Any]:
+    """What a receipt says; nothing if there is none, or a damaged one: the stage is then redone."""
+    try:
+        content = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    whole = isinstance(content, dict) and isinstance(content.get("digest"), str)
+    return content if whole and isinstance(content.get("run"), dict) else {}
 
 
 def _owner(marker: Path) -> str | None:
     """Name of the study that a marker was written for; None if there is no marker of ours."""
     try:
         content = json.loads(marker.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content.get("study") if isinstance(content, dict) else None
 

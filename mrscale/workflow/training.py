@@ -226,10 +226,11 @@ def _known_latent_dim(folder: RunFolder, identity: str) -> LatentDim | None:
     """The latent dimension, if it was chosen before for the same training."""
     if not folder.latent_dim.is_file():
         return None
-    content = json.loads(folder.latent_dim.read_text())
-    if content["identity"] != identity:
-        return None
-    return LatentDim(content["latent_dim"], content["path"])
+    with checkpoint.sound(folder.latent_dim):
+        content = json.loads(folder.latent_dim.read_text())
+        if content["identity"] != identity:
+            return None
+        return LatentDim(int(content["latent_dim"]), content["path"])
 
 
 def _all_of(files: Sequence[Path], identity: str) -> bool:

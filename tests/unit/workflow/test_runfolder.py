@@ -121,6 +121,15 @@ def test_a_stage_is_done_once_it_is_finished_and_until_it_is_reopened(tmp_path):
     assert folder.done("encode") == "other"
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"digest": 3, "run": {}}', "[" * 10**5])
+def test_a_damaged_receipt_is_none(tmp_path, text):
+    folder = RunFolder.claim(study(tmp_path / "run"))
+    folder.finish("train", "digest", Clock())
+    (tmp_path / "run" / "stages" / "train.json").write_text(text)
+    assert folder.done("train") is None
+    assert folder.clocks() == {}
+
+
 def test_artefacts_have_one_place_each(tmp_path):
     folder = RunFolder.claim(study(tmp_path / "run"))
     paths = [folder.latents, folder.result, folder.report, folder.latent_dim]
