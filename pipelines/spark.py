@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -127,9 +127,14 @@ def cancel_jobs() -> None:
     # it would log the end of its connections
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     # py4j gives each thread a connection of its own, and this one's still waits for an answer
-    thread = threading.Thread(target=context.cancelAllJobs, daemon=True)
+    thread = threading.Thread(target=_cancel, args=[context], daemon=True)
     thread.start()
     thread.join(_CANCEL_SECONDS)
+
+
+def _cancel(context: Any) -> None:
+    with suppress(Exception):  # Java may have been ended as well
+        context.cancelAllJobs()
 
 
 def import_hail() -> ModuleType:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mrscale import __version__, places
+from mrscale import __version__, places, stopping
 from mrscale.config import Study, load_study, parse_study
 from mrscale.errors import MrscaleError
 
@@ -54,6 +54,8 @@ MissingValue = Annotated[
 
 INTERRUPTED = 130
 """Exit code that typer gives a command stopped with Ctrl-C."""
+TERMINATED = 143
+"""Exit code of a command that was asked to end, by SIGTERM."""
 
 
 def examples(*lines: str) -> str:
@@ -79,13 +81,16 @@ def _options(
 def main() -> None:
     """Entry point of the command ``mrscale``."""
     try:
-        app()
+        with stopping.heeded():
+            app()
     except MrscaleError as error:
         _fail(error)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             again = shlex.join(["mrscale", *sys.argv[1:]])
             typer.echo(f"Stopped; what is finished stays. To go on, run: {again}", err=True)
+            if stopping.was_asked():
+                raise SystemExit(TERMINATED) from None
         raise
 
 
