@@ -115,7 +115,8 @@ def test_a_stage_is_done_once_it_is_finished_and_until_it_is_reopened(tmp_path):
     folder.finish("encode", "other", Clock())
     assert folder.done("train") == "digest"
     assert folder.clocks().keys() == {"train", "encode"}
-    assert folder.clocks()["train"].keys() == {"started", "seconds", "machine"}
+    found = folder.clocks()["train"]
+    assert found.keys() == {"started", "seconds", "machine", "peak_memory_mib", "largest_child_mib"}
     folder.reopen("train")
     assert folder.done("train") is None
     assert folder.done("encode") == "other"
