@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mrscale import places
 from mrscale.disclosure import show_count
-from mrscale.errors import StoreError
+from mrscale.errors import StoreError, without_secrets
 from mrscale.store import guard
 from mrscale.store import manifest as manifests
 from mrscale.store.arrays import bounded, open_sound
@@ -36,6 +36,8 @@ from mrscale.store.schema import (
 
 _DECODING_ERRORS = (ValueError, RuntimeError)
 """What zarr's codecs raise on damaged bytes."""
+_OPENING_ERRORS = (*_DECODING_ERRORS, TypeError, KeyError)
+"""What zarr raises on damaged metadata."""
 
 NameKind = Literal["exposures", "outcomes", "covariates", "environments"]
 
@@ -62,7 +64,7 @@ class GenotypeStore:
 
     def __str__(self) -> str:
         return (
-            f"Genotype store {self.path}: {show_count(self.num_samples)} people, "
+            f"Genotype store {without_secrets(self.path)}: {show_count(self.num_samples)} people, "
             f"{self.num_variants:,} variants"
         )
 
@@ -180,7 +182,7 @@ class GenotypeStore:
 
     def opened(self, group: str, name: str) -> zarr.Array[Any]:
         """An array of one of :attr:`groups`, as Zarr has it."""
-        with _checksums(name):
+        with _checksums(f"the metadata of {name}", _OPENING_ERRORS):
             return open_sound(self.path, group, name, self.layout, self.code)
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
@@ -291,17 +293,19 @@ def _open_lazily(store: GenotypeStore, group: str) -> xr.Dataset:
     for name in names:
         own = {f.removeprefix(f"{name}/"): n for f, n in files.items() if f.startswith(f"{name}/")}
         guard.require_form(name, arrays[name], own, store.layout, store.code)
-    with _checksums("its metadata"), guard.bounded_codecs():
+    with _checksums("its metadata", _OPENING_ERRORS), guard.bounded_codecs():
         dataset: xr.Dataset = xr.open_zarr(bounded(group), consolidated=True, zarr_format=3)
     return dataset
 
 
 @contextmanager
-def _checksums(where: str) -> Iterator[None]:
+def _checksums(
+    where: str, errors: tuple[type[Exception], ...] = _DECODING_ERRORS
+) -> Iterator[None]:
     """Say which array and chunk failed: zarr's own error names neither."""
     try:
         yield
-    except _DECODING_ERRORS as error:
+    except errors as error:
         raise StoreError(
             f"the store is damaged at {where}: {error}; restore it from a copy, or remove the "
             "store and extract it again"
