@@ -72,7 +72,11 @@ ARRAYS = [
     ("exposure", put("codecs", value=PICKLE), "coded in a way that mrscale does not write"),
     ("exposure", put("codecs", value=ZLIB), "coded in a way that mrscale does not write"),
     ("exposure", put("codecs", value=[]), "are not those of a Zarr array"),
-    ("exposure", put("codecs", 1, "configuration", "cname", value="x"), "damaged at exposure"),
+    (
+        "exposure",
+        put("codecs", 1, "configuration", "cname", value="x"),
+        "damaged at the metadata of exposure",
+    ),
     ("exposure", put("storage_transformers", value=[{"name": "x"}]), "does not write"),
     ("exposure", put("zarr_format", value=2), "does not write"),
     ("sample_id", put("data_type", value="int8"), "has not the type 'string'"),
