@@ -103,9 +103,9 @@ def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Pat
         If the folder for the log cannot be written.
     """
     hl = import_hail()
-    # at DEBUG it logs what the JVM answers, with the genotypes that Hail's messages quote, and at
-    # INFO the life of its connections
-    logging.getLogger("py4j").setLevel(logging.WARNING)
+    # at DEBUG it logs what the JVM answers, with the genotypes that Hail's messages quote, at INFO
+    # the life of its connections, and at ERROR, by pages, their end that it raises as well
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     logging.getLogger().addFilter(_not_of_py4j)
     environment = hl.utils.java.Env
     if not environment.is_fully_initialized():
@@ -124,8 +124,6 @@ def is_engine_error(error: Exception) -> bool:
 def cancel_jobs() -> None:
     """End what Spark is doing, after Ctrl-C: on a cluster it would go on without us."""
     context = import_hail().spark_context()
-    # it would log the end of its connections
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     # py4j gives each thread a connection of its own, and this one's still waits for an answer
     thread = threading.Thread(target=_cancel, args=[context], daemon=True)
     thread.start()

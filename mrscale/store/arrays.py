@@ -124,8 +124,6 @@ def open_sound(
     place = places.join(group, name)
     guard.require_inside(root, place)
     files = places.files(place)
-    if "zarr.json" not in files:
-        raise guard.damaged(f"{name} is gone")
     guard.require_form(name, guard.read_json(places.join(place, "zarr.json")), files, layout, code)
     with guard.bounded_codecs():
         return zarr.open_array(bounded(group), path=name, mode="r", zarr_format=3)

@@ -46,9 +46,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     StoreError
-        If it is larger, or no JSON object.
+        If it is gone, larger, or no JSON object.
     """
     name = str(path).rsplit("/", 1)[-1]
+    if not places.is_file(path):
+        raise damaged(f"{name} is gone")
     if places.size(path) > MOST_JSON_BYTES:
         raise damaged(f"{name} is larger than {MOST_JSON_BYTES // 2**20} MiB")
     try:

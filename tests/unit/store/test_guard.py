@@ -273,3 +273,10 @@ def test_no_memory_is_taken_for_what_is_claimed(store):
         [sys.executable, "-c", READ, str(store)], capture_output=True, text=True, check=True
     )
     assert done.stdout.count("the store is damaged") == 3, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("place", ["zarr.json", "exposure/zarr.json"])
+def test_metadata_that_are_gone_are_missed(store, place):
+    (store / place).unlink()
+    with pytest.raises(StoreError, match=r"zarr\.json is gone|are not those of a Zarr array"):
+        open_dataset(store) if place == "zarr.json" else verify(store)
