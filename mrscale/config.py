@@ -297,6 +297,8 @@ def load_study(path: str | Path) -> Study:
         raw = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path.name} is not a study file: it is nested too deeply") from None
     return _anchored(parse_study(raw), path.parent.resolve())
 
 

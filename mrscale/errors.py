@@ -1,13 +1,32 @@
 """Errors made for people: each message says what was required, what was found and what to do.
 
-No message carries a participant's id or value, and counts of 1 to 20 people are written "<=20".
+No message carries a participant's id or value, counts of 1 to 20 people are written "<=20", and
+URLs come without passwords and tokens.
 """
 
 from __future__ import annotations
 
+import re
+
+_SECRET = re.compile(r"(\w+://)[^\s/@]*@|(?<=\S)\?[^\s?]*=[^\s,;)'\"]*")
+
+
+def without_secrets(text: str) -> str:
+    """Text, or a URL, without the user, password and query (``?token=...``) of URLs in it.
+
+    Examples
+    --------
+    >>> without_secrets("https://me:secret@host/people.tsv?sig=abc cannot be read")
+    'https://host/people.tsv cannot be read'
+    """
+    return _SECRET.sub(r"\1", text)
+
 
 class MrscaleError(Exception):
     """Base class of every error that mrscale raises on purpose."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_secrets(message))
 
 
 class InputError(MrscaleError, ValueError):

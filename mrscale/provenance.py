@@ -6,11 +6,16 @@ import hashlib
 import json
 import os
 import platform
+import resource
+import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from mrscale import places
 from mrscale.errors import InputError
@@ -75,19 +80,53 @@ def software_versions() -> dict[str, str]:
 
 
 class Clock:
-    """Wall time, host and date of a stage: what differs between equal runs and is not digested."""
+    """Wall time, memory, machine and date of a stage: what differs between equal runs and is not
+    digested."""
 
     def __init__(self) -> None:
+        _forget_peak()
         self._start = time.perf_counter()
         self._date = datetime.now(UTC).isoformat(timespec="seconds")
 
     def record(self) -> dict[str, Any]:
-        """Seconds since the clock was made, with date and type of machine."""
+        """Seconds since the clock was made, with date and type of machine, and the most memory
+        (resident, MiB) of this process since then (where the system cannot forget an earlier
+        peak, since it began) and of any one process that it has started."""
         return {
             "started": self._date,
             "seconds": round(time.perf_counter() - self._start, 3),
+            "peak_memory_mib": _peak("self"),
+            "largest_child_mib": max(_ended_peak(), *map(_peak, _children()), 0),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         }
+
+
+def _forget_peak() -> None:
+    """Start the record of this process's memory anew; Linux only."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak(pid: int | str) -> int:
+    """Most memory of a process, in MiB; 0 if it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.split("VmHWM:", 1)[1].split(None, 1)[0]) // 1024
+    except (OSError, IndexError):
+        return _in_mib(resource.RUSAGE_SELF) if pid == "self" else 0
+
+
+def _ended_peak() -> int:
+    return _in_mib(resource.RUSAGE_CHILDREN)
+
+
+def _in_mib(who: int) -> int:
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(who).ru_maxrss // unit
+
+
+def _children() -> list[int]:
+    return [child.pid for child in psutil.Process().children(recursive=True)]
 
 
 def write_text(path: str | Path, text: str) -> None:

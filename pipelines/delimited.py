@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -78,7 +81,8 @@ def read_rows(
     if not (kept and stream.peek()):
         return pa.table({name: pa.array([], pa.string()) for name in kept})
     wanted = {index: name for index, name in enumerate(names) if name in kept}
-    table = _parse(stream, sep, len(names), list(wanted), rejects)
+    with _nothing_printed():
+        table = _parse(stream, sep, len(names), list(wanted), rejects)
     if rejects.first:
         line, num_cells = rejects.first
         raise InputError(
@@ -111,6 +115,17 @@ def _parse(
         ),
         pa_csv.ConvertOptions(include_columns=kept, column_types=dict.fromkeys(kept, pa.string())),
     )
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Keep Arrow from printing a traceback, before it raises its error, where a row with a wrong
+    number of cells is no UTF-8."""
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 class _Rejects:

@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -109,8 +109,8 @@ def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Pat
         If the folder for the log cannot be written.
     """
     hl = import_hail()
-    # at DEBUG it logs what the JVM answers, with the genotypes that Hail's messages quote, and at
-    # ERROR, with pages of Python, connections that Ctrl-C has cut; what fails it raises too
+    # at DEBUG it logs what the JVM answers, with the genotypes that Hail's messages quote, at INFO
+    # the life of its connections, and at ERROR, by pages, their end that it raises as well
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     logging.getLogger().addFilter(_not_of_py4j)
     environment = hl.utils.java.Env
@@ -131,9 +131,14 @@ def cancel_jobs() -> None:
     """End what Spark is doing, after Ctrl-C: on a cluster it would go on without us."""
     context = import_hail().spark_context()
     # py4j gives each thread a connection of its own, and this one's still waits for an answer
-    thread = threading.Thread(target=context.cancelAllJobs, daemon=True)
+    thread = threading.Thread(target=_cancel, args=[context], daemon=True)
     thread.start()
     thread.join(_CANCEL_SECONDS)
+
+
+def _cancel(context: Any) -> None:
+    with suppress(Exception):  # Java may have been ended as well
+        context.cancelAllJobs()
 
 
 def import_hail() -> ModuleType:

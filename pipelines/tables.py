@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mrscale import places
-from mrscale.errors import InputError, MrscaleError
+from mrscale.errors import InputError, MrscaleError, without_secrets
 from mrscale.store.schema import QUERY
 from pipelines import delimited
 from pipelines.cells import MISSING, infer, to_text
@@ -180,4 +180,4 @@ def _raw(path: str | Path) -> BinaryIO:
 
 
 def _name(path: str | Path) -> str:
-    return str(path).rstrip("/").rsplit("/", 1)[-1]
+    return without_secrets(str(path)).rstrip("/").rsplit("/", 1)[-1]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mrscale import __version__, places
+from mrscale import __version__, places, stopping
 from mrscale.config import Study, load_study, parse_study
 from mrscale.errors import InputError, MrscaleError
 
@@ -55,6 +55,8 @@ MissingValue = Annotated[
 
 INTERRUPTED = 130
 """Exit code that typer gives a command stopped with Ctrl-C."""
+TERMINATED = 143
+"""Exit code of a command that was asked to end, by SIGTERM."""
 
 
 def examples(*lines: str) -> str:
@@ -80,7 +82,8 @@ def _options(
 def main() -> None:
     """Entry point of the command ``mrscale``."""
     try:
-        app()
+        with stopping.heeded():
+            app()
     except MrscaleError as error:
         _fail(error)
     except SystemExit as end:
@@ -89,6 +92,8 @@ def main() -> None:
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             again = shlex.join(["mrscale", *sys.argv[1:]])
             typer.echo(f"Stopped; what is finished stays. To go on, run: {again}", err=True)
+            if stopping.was_asked():
+                raise SystemExit(TERMINATED) from None
         raise
 
 

@@ -87,7 +87,7 @@ def load_result(path: str | Path) -> StudyResult:
         raise RunError(f"no result at {path}; run the estimate verb first")
     try:
         return from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise RunError(
             f"{path} must be a result.json as mrscale writes it, and cannot be read as one; "
             "run the estimate verb again"

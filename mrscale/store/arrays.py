@@ -18,15 +18,21 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import FsspecStore
+from zarr.storage import FsspecStore, LocalStore
 
 from mrscale import places
 from mrscale.errors import StoreError
-from mrscale.store.schema import DOSAGE, LARGEST_CHUNK_BYTES, SPECS, DosageCode, Layout
+from mrscale.store import guard
+from mrscale.store.schema import (
+    DOSAGE,
+    LARGEST_CHUNK_BYTES,
+    SPECS,
+    TEXT_BYTES,
+    DosageCode,
+    Layout,
+)
 
 _GROUP = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
-_TEXT_BYTES = 32
-"""Guess of the length of a text cell, for the size of chunks."""
 
 
 def location(path: str | Path, *, read_only: bool = False) -> Any:
@@ -90,12 +96,42 @@ def write_whole(path: str | Path, name: str, values: NDArray[Any]) -> str:
     return digest_of(values)
 
 
-def open_array(path: str | Path, name: str, *, read_only: bool = True) -> zarr.Array[Any]:
-    """Open one array of a group."""
-    mode = "r" if read_only else "r+"
-    array = zarr.open_array(
-        location(path, read_only=read_only), path=name, mode=mode, zarr_format=3
-    )
+def bounded(path: str | Path) -> guard.BoundedReads:
+    """What zarr and xarray open of a store that may come from anywhere, for reading."""
+    at = location(path, read_only=True)
+    return guard.BoundedReads(LocalStore(at, read_only=True) if isinstance(at, str) else at)
+
+
+def open_sound(
+    root: str | Path, group: str | Path, name: str, layout: Layout, code: DosageCode
+) -> zarr.Array[Any]:
+    """Open one array of a finished store for reading, once its metadata and files are in order.
+
+    Parameters
+    ----------
+    root, group : str or Path
+        The store, and the group in it that has the array.
+    name : str
+        Name in the schema.
+    layout, code : Layout, DosageCode
+        As the manifest says.
+
+    Raises
+    ------
+    StoreError
+        As :func:`mrscale.store.guard.require_form`, or if a link leads out of the store.
+    """
+    place = places.join(group, name)
+    guard.require_inside(root, place)
+    files = places.files(place)
+    guard.require_form(name, guard.read_json(places.join(place, "zarr.json")), files, layout, code)
+    with guard.bounded_codecs():
+        return zarr.open_array(bounded(group), path=name, mode="r", zarr_format=3)
+
+
+def open_array(path: str | Path, name: str) -> zarr.Array[Any]:
+    """Open one array of a group that is being written."""
+    array = zarr.open_array(location(path), path=name, mode="r+", zarr_format=3)
     # what is all fill values must be written as well: a file that is not there is a lost one
     return array.with_config({"write_empty_chunks": True})
 
@@ -142,7 +178,7 @@ def _create(
             overwrite=False,
         )
     except zarr.errors.ContainsArrayError:
-        found = open_array(path, name, read_only=False)
+        found = open_array(path, name)
     same = (found.shape, found.chunks, found.shards) == (shape, chunks, shards)
     if not same or dict(found.attrs) != attributes:
         raise StoreError(
@@ -154,7 +190,7 @@ def _create(
 
 def _chunks(values: NDArray[Any]) -> tuple[int, ...]:
     """One chunk, or whole rows in chunks of bounded size."""
-    item = _TEXT_BYTES if values.dtype == object else values.itemsize
+    item = TEXT_BYTES if values.dtype == object else values.itemsize
     row = item * math.prod(values.shape[1:])
     rows = max(1, LARGEST_CHUNK_BYTES // max(1, row))
     return (min(rows, max(1, len(values))), *(max(1, n) for n in values.shape[1:]))

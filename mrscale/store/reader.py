@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from mrscale import places
 from mrscale.disclosure import show_count
-from mrscale.errors import StoreError
+from mrscale.errors import StoreError, without_secrets
+from mrscale.store import guard
 from mrscale.store import manifest as manifests
-from mrscale.store.arrays import location, open_array
+from mrscale.store.arrays import bounded, open_sound
 from mrscale.store.schema import (
     APPENDED,
     CALLS,
@@ -35,6 +36,8 @@ from mrscale.store.schema import (
 
 _DECODING_ERRORS = (ValueError, RuntimeError)
 """What zarr's codecs raise on damaged bytes."""
+_OPENING_ERRORS = (*_DECODING_ERRORS, TypeError, KeyError)
+"""What zarr raises on damaged metadata."""
 
 NameKind = Literal["exposures", "outcomes", "covariates", "environments"]
 
@@ -61,7 +64,7 @@ class GenotypeStore:
 
     def __str__(self) -> str:
         return (
-            f"Genotype store {self.path}: {show_count(self.num_samples)} people, "
+            f"Genotype store {without_secrets(self.path)}: {show_count(self.num_samples)} people, "
             f"{self.num_variants:,} variants"
         )
 
@@ -169,13 +172,18 @@ class GenotypeStore:
 
     @cached_property
     def _dosage(self) -> zarr.Array[Any]:
-        return _open_complete(self.path, DOSAGE)
+        return self.opened(self.path, DOSAGE)
 
     def read(self, group: str, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """An array of one of :attr:`groups`."""
         with _checksums(name if group == self.path else f"{name} of {APPENDED}"):
-            values = np.asarray(_open_complete(group, name)[rows])
+            values = np.asarray(self.opened(group, name)[rows])
         return values.astype(object).astype(str) if SPECS[name].dtype == "str" else values
+
+    def opened(self, group: str, name: str) -> zarr.Array[Any]:
+        """An array of one of :attr:`groups`, as Zarr has it."""
+        with _checksums(f"the metadata of {name}", _OPENING_ERRORS):
+            return open_sound(self.path, group, name, self.layout, self.code)
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
         return np.asarray(self._dosage[start:stop])
@@ -221,6 +229,7 @@ def open_store(path: str | Path) -> GenotypeStore:
             f"{path} has store schema {version}, this mrscale reads {SCHEMA_VERSION}; "
             "extract it again with this version"
         )
+    manifests.require_sound(manifest)
     return GenotypeStore(str(path), manifest)
 
 
@@ -262,7 +271,7 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     1.16
     """
     store = open_store(path)
-    whole, *appended = (_open_lazily(group) for group in store.groups)
+    whole, *appended = (_open_lazily(store, group) for group in store.groups)
     if not appended:
         return whole
     kept = [name for name in whole.variables if name in (*TRAITS, *TRAITS.values())]
@@ -273,33 +282,30 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     return joined
 
 
-def _open_lazily(group: str) -> xr.Dataset:
-    dataset: xr.Dataset = xr.open_zarr(
-        location(group, read_only=True), consolidated=True, zarr_format=3
-    )
+def _open_lazily(store: GenotypeStore, group: str) -> xr.Dataset:
+    names = SPECS if group == store.path else (*TRAITS, *TRAITS.values())
+    guard.require_inside(store.path, group)
+    found = guard.read_json(places.join(group, "zarr.json")).get("consolidated_metadata")
+    arrays = found.get("metadata") if isinstance(found, dict) else None
+    if not isinstance(arrays, dict) or set(arrays) != set(names):
+        raise guard.damaged("zarr.json does not list its arrays")
+    files = places.files(group)
+    for name in names:
+        own = {f.removeprefix(f"{name}/"): n for f, n in files.items() if f.startswith(f"{name}/")}
+        guard.require_form(name, arrays[name], own, store.layout, store.code)
+    with _checksums("its metadata", _OPENING_ERRORS), guard.bounded_codecs():
+        dataset: xr.Dataset = xr.open_zarr(bounded(group), consolidated=True, zarr_format=3)
     return dataset
 
 
-def _open_complete(group: str, name: str) -> zarr.Array[Any]:
-    """Open an array of which every file is there: zarr reads a lost one as fill values."""
-    array = open_array(group, name)
-    per_file = array.shards[0] // array.chunks[0] if array.shards else 1
-    found, expected = array.nchunks_initialized // per_file, -(-array.nchunks // per_file)
-    if found < expected:
-        what = "shards" if array.shards else "files"
-        raise StoreError(
-            f"the store is damaged: {expected - found} of {expected} {what} of {name} are gone; "
-            "restore it from a copy, or extract it again"
-        )
-    return array
-
-
 @contextmanager
-def _checksums(where: str) -> Iterator[None]:
+def _checksums(
+    where: str, errors: tuple[type[Exception], ...] = _DECODING_ERRORS
+) -> Iterator[None]:
     """Say which array and chunk failed: zarr's own error names neither."""
     try:
         yield
-    except _DECODING_ERRORS as error:
+    except errors as error:
         raise StoreError(
             f"the store is damaged at {where}: {error}; restore it from a copy, or remove the "
             "store and extract it again"

@@ -30,6 +30,8 @@ TRAITS = {"exposure": "exposures", "outcome": "outcomes", "covariate": "covariat
 TARGET_CHUNK_BYTES = 8 * 2**20
 LARGEST_CHUNK_BYTES = 64 * 2**20
 """Of the arrays beside ``call_dosage``."""
+TEXT_BYTES = 32
+"""Guess of the length of a text cell, for the size of chunks."""
 TARGET_CHUNKS = 16
 TARGET_SHARDS = 8
 MOST_CHUNKS_PER_SHARD = 8

@@ -148,7 +148,7 @@ def write_shard(path: str | Path, index: int, dosage: NDArray[Any], *, key: str)
         SHA-256 (hex) of the decoded block.
     """
     with places.writing(path):
-        array = zarrs.open_array(path, DOSAGE, read_only=False)
+        array = zarrs.open_array(path, DOSAGE)
         if dosage.dtype != array.dtype:
             raise TypeError(f"call_dosage is {array.dtype}, but the shard is {dosage.dtype}")
         shard_rows = array.shards[0] if array.shards else array.chunks[0]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ssl import SSLError
 from typing import Any, Protocol
 
 import dask
@@ -36,8 +37,9 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
     Parameters
     ----------
     scheduler : str, optional
-        Address of a running scheduler (``tcp://host:8786``). Without it, threads of this
-        process; what they listen on is on loopback.
+        Address of a running scheduler (``tcp://host:8786``, or ``tls://host:8786`` with the
+        certificates of Dask's own configuration). Without it, threads of this process; what they
+        listen on is on loopback.
 
     Yields
     ------
@@ -166,9 +168,16 @@ def _require_answer(scheduler: str) -> None:
                 f"{scheduler!r} is not the address of a Dask scheduler; give one such as "
                 "tcp://host:8786, or leave it out to use this machine"
             ) from None
-        except OSError:
+        except (TypeError, FileNotFoundError, SSLError):
             raise EngineError(
-                f"no Dask scheduler answered at {scheduler} within {CONNECT_SECONDS} s; "
+                f"the Dask scheduler at {scheduler} asks for certificates, and Dask's own "
+                "configuration (distributed.comm.tls: ca-file, client.key, client.cert) names none "
+                "that can be read; name them there"
+            ) from None
+        except OSError:
+            refused = " (or it refused this certificate)" if scheduler.startswith("tls") else ""
+            raise EngineError(
+                f"no Dask scheduler answered at {scheduler} within {CONNECT_SECONDS} s{refused}; "
                 "start one, correct the address, or leave it out to use this machine"
             ) from None
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
+
+from mrscale.errors import RunError
 
 _STORY_KEY = "story"
 _LENGTH_BYTES = 8
@@ -27,19 +31,38 @@ def save(path: Path, tensors: dict[str, Tensor], story: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save` wrote; no pickle is involved."""
+    """Read what :func:`save` wrote; no pickle is involved.
+
+    Raises
+    ------
+    RunError
+        If the file is something else, or damaged.
+    """
     # read once: safetensors' own reader opens a file twice, and could get two versions of it
     content = path.read_bytes()
-    tensors = safetensors.load(content)
-    length = int.from_bytes(content[:_LENGTH_BYTES], "little")
-    header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length])
-    return tensors, _story(header["__metadata__"])
+    with sound(path):
+        tensors = safetensors.load(content)
+        length = int.from_bytes(content[:_LENGTH_BYTES], "little")
+        header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length])
+        return tensors, _story(header["__metadata__"])
 
 
 def load_story(path: Path) -> dict[str, Any]:
-    """The story alone, without reading the tensors."""
-    with safe_open(path, framework="np") as handle:
+    """The story alone, without reading the tensors; errors as of :func:`load`."""
+    with sound(path), safe_open(path, framework="np") as handle:
         return _story(handle.metadata())
+
+
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Say of a file that has not what it must have that it is damaged: RunError."""
+    try:
+        yield
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError):
+        raise RunError(
+            f"{path} is damaged, or no file of this version of mrscale; remove it and run the same "
+            "command again: what is missing is made again"
+        ) from None
 
 
 def _story(metadata: dict[str, str]) -> dict[str, Any]:

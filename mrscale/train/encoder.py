@@ -73,14 +73,15 @@ class Prepared:
         """Read what :meth:`save` wrote."""
         tensors, story = checkpoint.load(path)
         a = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return cls(
-            front=FrontEnd(a["origin"], a["projection"], a["eigenvalues"]),
-            mean_dosage=a["mean_dosage"],
-            subspace=StationarySubspace(a["directions"], a["nonstationarity"]),
-            rows=a["rows"],
-            scores=a["scores"],
-            invariant=story["invariant"],
-        )
+        with checkpoint.sound(path):
+            return cls(
+                front=FrontEnd(a["origin"], a["projection"], a["eigenvalues"]),
+                mean_dosage=a["mean_dosage"],
+                subspace=StationarySubspace(a["directions"], a["nonstationarity"]),
+                rows=a["rows"],
+                scores=a["scores"],
+                invariant=story["invariant"],
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +154,9 @@ class Encoder:
         Raises
         ------
         InputError
-            If the file is no encoder, or one of another schema.
+            If the file is an encoder of another schema.
+        RunError
+            If it is damaged.
         """
         tensors, story = checkpoint.load(path)
         if (found := story.pop("schema", None)) != SCHEMA:
@@ -162,9 +165,15 @@ class Encoder:
                 f"{'none' if found is None else f'schema {found}'}; train it again with this "
                 "version of mrscale"
             )
+        with checkpoint.sound(path):
+            return cls._of(tensors, story)
+
+    @classmethod
+    def _of(cls, tensors: dict[str, torch.Tensor], story: dict[str, Any]) -> Encoder:
         method, latent_dim = story.pop("method"), story.pop("latent_dim")
         state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         a = {name: value.numpy() for name, value in tensors.items()}
+        _require_shapes(a, latent_dim)
         model = None
         if state:
             model = bare_model(method, len(a["directions"]), latent_dim, len(a["mean_dosage"]))
@@ -218,6 +227,22 @@ def finish(
         remainder_sd=np.where(spread > 0, spread, 1.0),
         story=story,
     )
+
+
+def _require_shapes(a: dict[str, NDArray[Any]], latent_dim: Any) -> None:
+    """Refuse, by a ValueError, arrays that do not fit together, before a model is made for them."""
+    M, P = a["projection"].shape
+    expected = {
+        "origin": (M,),
+        "eigenvalues": (len(a["eigenvalues"]),),
+        "directions": (P, P),
+        "mean_dosage": (len(a["mean_dosage"]), M),
+    }
+    fits = all(a[name].shape == shape for name, shape in expected.items())
+    if not fits or type(latent_dim) is not int or not 0 < latent_dim <= P:
+        raise ValueError
+    if not a["remainder_mean"].shape == a["remainder_sd"].shape == (P - latent_dim,):
+        raise ValueError
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

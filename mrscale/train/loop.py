@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from mrscale import stopping
 from mrscale.errors import EngineError
 from mrscale.progress import Advance, silent
 from mrscale.train import checkpoint
@@ -133,6 +134,8 @@ def fit(
 
     Notes
     -----
+    Where SIGTERM is heeded, it ends the training after a whole step, with a checkpoint.
+
     Gradients are clipped per replica, and a replica with a gradient that is not finite sits the
     step out: replicas do not know of each other.
     """
@@ -149,7 +152,12 @@ def fit(
     if ranks.leads:
         metrics.continue_from(done.step)
     watch = Watch()
-    with _memory_suffices():
+
+    def keep() -> None:
+        if resume and ranks.leads:
+            checkpoint.save(resume, *_pack(identity, model, optimiser, best, done))
+
+    with _memory_suffices(), stopping.deferred() as asked:
         for step, scores in enumerate(watch.over(batches_from(done.step)), start=done.step):
             _set_learning_rate(optimiser, recipe, step, steps)
             value, part = objective.loss(model, scores, step, ranks)
@@ -158,11 +166,13 @@ def fit(
             progress(1 / steps)
             if done.step % JUDGE_EVERY == 0 or done.step == steps:
                 judged = _judge(model, objective, held_out, ranks, value, done, best)
-                if resume and ranks.leads:
-                    checkpoint.save(resume, *_pack(identity, model, optimiser, best, done))
+                keep()
                 measured = _measured(value, judged, watch, chunks_read(), ranks)
                 if ranks.leads:
                     metrics.add({"step": done.step, **measured})
+            if ranks.any(asked()):
+                keep()
+                raise stopping.Stopped
     model.load_state_dict(best)
     if not any(math.isfinite(value) for value in done.best_held_out):
         raise EngineError(
@@ -251,9 +261,14 @@ def _measured(
 
 @contextmanager
 def _memory_suffices() -> Iterator[None]:
-    """Say which setting to lower where a GPU has too little memory."""
+    """Say which setting to lower where a GPU, or the machine, has too little memory."""
     try:
         yield
+    except MemoryError:
+        raise EngineError(
+            "this machine's memory is too small for this training; lower [encoder] batch_size or "
+            'restarts, or keep dosages out of it (input = "streamed", bounded by prefetch_mib)'
+        ) from None
     except torch.OutOfMemoryError:
         raise EngineError(
             "the GPU's memory is too small for this training; lower [encoder] batch_size or "
@@ -284,8 +299,19 @@ def _restore(
 ) -> Progressed | None:
     """Load a checkpoint into its places; None if it is of something else."""
     tensors, story = checkpoint.load(path)
-    if story.pop("identity") != identity:
+    if story.pop("identity", None) != identity:
         return None
+    with checkpoint.sound(path):
+        return _put_back(tensors, story, model, optimiser, best)
+
+
+def _put_back(
+    tensors: dict[str, Tensor],
+    story: dict[str, Any],
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    best: dict[str, Tensor],
+) -> Progressed:
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")

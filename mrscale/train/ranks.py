@@ -17,10 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, multiprocessing
 
+from mrscale import stopping
 from mrscale.errors import EngineError
 
 TIMEOUT = timedelta(minutes=10)
 GRACE_SECONDS = 10
+STOP_SECONDS = 8
+"""For ranks that are asked to end: schedulers kill what is there after ten or more."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Ranks:
     def as_leading(self, found: bool) -> bool:
         """What the leading rank found; files may change between the looks of two ranks."""
         return bool(self.sum(torch.tensor(float(self.leads and found))))
+
+    def any(self, found: bool) -> bool:
+        """Whether any rank found something."""
+        return found if self.world == 1 else bool(self.sum(torch.tensor(float(found))))
 
     @property
     def leads(self) -> bool:
@@ -150,9 +157,15 @@ def launch(num_ranks: int, function: Callable[..., None], *arguments: Any) -> No
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     try:
-        multiprocessing.spawn(
-            _enter, (num_ranks, port, function, arguments), nprocs=num_ranks, join=True
+        ranks = multiprocessing.spawn(
+            _enter, (num_ranks, port, function, arguments), nprocs=num_ranks, join=False
         )
+        try:
+            while not ranks.join():
+                pass
+        except stopping.Stopped:
+            _stop(ranks.processes)
+            raise
     except multiprocessing.ProcessRaisedException as error:
         reason = str(error).strip().splitlines()[-1]
         raise EngineError(f"a training rank failed and the others were ended: {reason}") from None
@@ -174,7 +187,23 @@ def _enter(
         MASTER_PORT=str(port),
     )
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    function(*arguments)
+    try:
+        with stopping.heeded():
+            function(*arguments)
+    except stopping.Stopped:
+        # what is worth keeping is on disk, and taking the interpreter down takes seconds
+        atexit.register(os._exit, 0)
+        raise
+
+
+def _stop(processes: list[Any]) -> None:
+    """Ask ranks to end, and give them time to write a checkpoint."""
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        process.join(max(0, until - time.monotonic()))
+        process.kill()
 
 
 def _end_with_parent() -> None:

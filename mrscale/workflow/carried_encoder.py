@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
-from safetensors import SafetensorError
 
-from mrscale.errors import InputError
+from mrscale.errors import InputError, RunError
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.learned_encoder import DIAGNOSTICS, STORY, LearnedEncoder
 
@@ -45,7 +43,7 @@ def load_encoder(path: str | Path) -> LearnedEncoder:
     try:
         encoder = Encoder.load(path)
         own = encoder.story.pop(STORY)
-    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError):
+    except (RunError, KeyError):
         raise InputError(
             f"{path} must be an encoder that was saved by its method save; found something else; "
             "name another file, or fit the encoder again"

@@ -11,6 +11,7 @@ import numpy as np
 
 from mrscale import places
 from mrscale.disclosure import bounded, export_count, is_small, show_count, total_of
+from mrscale.errors import without_secrets
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.store.schema import TRAITS
 
@@ -142,7 +143,7 @@ def describe(path: str | Path) -> Description:
     families = len(np.unique(family[family >= 0]))
     sizes = places.files(path)
     return Description(
-        store=str(path),
+        store=without_secrets(str(path)),
         digest=store.digest,
         schema_version=manifest["schema_version"],
         version=manifest["version"],

@@ -41,11 +41,17 @@ def encode(study: Study, *, quiet: bool = False) -> RunFolder:
             "the encoders of these settings are not trained yet; run first: mrscale train "
             "study.toml"
         )
-    folder = RunFolder.claim(study)
-    folder.bind(store.genotype_digest)
-    identity = encoding_digest(trained)
-    if folder.done("encode") == identity:
+    with RunFolder.held(study) as folder:
+        _encode_in(folder, study, store, encoding_digest(trained), clock, quiet)
         return folder
+
+
+def _encode_in(
+    folder: RunFolder, study: Study, store: GenotypeStore, identity: str, clock: Clock, quiet: bool
+) -> None:
+    folder.bind(store.genotype_digest)
+    if folder.done("encode") == identity:
+        return
     folder.reopen("encode")
     encoders = load_encoders(study, folder)
     _create(folder, store, encoders)
@@ -55,7 +61,6 @@ def encode(study: Study, *, quiet: bool = False) -> RunFolder:
     with engine(study.scheduler) as client, bar("Encoding", 1, quiet=quiet) as progress:
         map_blocks(client, cuts, write, progress=progress)
     folder.finish("encode", identity, clock)
-    return folder
 
 
 def encoding_digest(training: str) -> str:

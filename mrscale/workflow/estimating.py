@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrscale.config import Study
-from mrscale.errors import InputError
+from mrscale.errors import InputError, RunError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest, fingerprint, software_versions, write_json
 from mrscale.report import load_result, write_report
@@ -76,8 +76,14 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     clock = Clock()
     store = open_store(study.store_path)
     require_more_people_than_instruments(store)
-    folder = RunFolder.claim(study)
-    folder.bind(store.genotype_digest)
+    with RunFolder.held(study) as folder:
+        folder.bind(store.genotype_digest)
+        return _estimate_in(folder, study, store, clock, quiet)
+
+
+def _estimate_in(
+    folder: RunFolder, study: Study, store: GenotypeStore, clock: Clock, quiet: bool
+) -> StudyResult:
     encoders = _finished_encoders(study, store, folder)
     identity = estimation_digest(study, store, learned=bool(encoders))
     if folder.done("estimate") == identity:
@@ -149,7 +155,13 @@ def _disclosed(result: StudyResult, study: Study, folder: RunFolder) -> StudyRes
 
 def _shown_before(place: RunFolder, own: RunFolder) -> Published:
     if place.published.is_file():
-        return dict(json.loads(place.published.read_text()))
+        try:
+            return dict(json.loads(place.published.read_text()))
+        except (ValueError, TypeError, RecursionError):
+            raise RunError(
+                f"{place.published} is damaged; it says which counts were shown before and cannot "
+                "be made again: restore it from a copy, or start in another run folder"
+            ) from None
     if place is own:
         return {}
     raise InputError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from mrscale import disclosure
 from mrscale.config import Method, Study
 from mrscale.errors import RunError
 from mrscale.provenance import Clock, write_json
+from mrscale.workflow import lock
 
 MARKER = "run.json"
 
@@ -29,6 +32,20 @@ class RunFolder:
         if _owner(marker) is None:
             write_json(marker, {"study": study.name})
         return folder
+
+    @classmethod
+    @contextmanager
+    def held(cls, study: Study) -> Iterator[RunFolder]:
+        """Claim the study's run folder, and keep other processes from it for the block.
+
+        Raises
+        ------
+        RunError
+            As :meth:`examine`, or if another process works in it.
+        """
+        folder = cls.examine(study)
+        with lock.locked(folder.path):
+            yield cls.claim(study)
 
     @classmethod
     def examine(cls, study: Study) -> RunFolder:
@@ -116,11 +133,11 @@ class RunFolder:
 
     def done(self, stage: str) -> str | None:
         """Digest of what a finished stage was made from; None if it is not finished."""
-        receipt = self._receipt(stage)
-        return str(json.loads(receipt.read_text())["digest"]) if receipt.is_file() else None
+        return _receipt_in(self._receipt(stage)).get("digest")
 
     def finish(self, stage: str, digest: str, clock: Clock) -> None:
         """Record that a stage is done; written last, so that its absence means not done."""
+        lock.require_held(self.path)
         write_json(self._receipt(stage), {"digest": digest, "run": clock.record()})
 
     def reopen(self, stage: str) -> None:
@@ -130,17 +147,28 @@ class RunFolder:
     def clocks(self) -> dict[str, Any]:
         """When and how long each finished stage ran."""
         receipts = sorted((self.path / "stages").glob("*.json"))
-        return {receipt.stem: json.loads(receipt.read_text())["run"] for receipt in receipts}
+        found = {receipt.stem: _receipt_in(receipt) for receipt in receipts}
+        return {stage: content["run"] for stage, content in found.items() if content}
 
     def _receipt(self, stage: str) -> Path:
         return self.path / "stages" / f"{stage}.json"
+
+
+def _receipt_in(file: Path) -> dict[str, Any]:
+    """What a receipt says; nothing if there is none, or a damaged one: the stage is then redone."""
+    try:
+        content = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    whole = isinstance(content, dict) and isinstance(content.get("digest"), str)
+    return content if whole and isinstance(content.get("run"), dict) else {}
 
 
 def _owner(marker: Path) -> str | None:
     """Name of the study that a marker was written for; None if there is no marker of ours."""
     try:
         content = json.loads(marker.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content.get("study") if isinstance(content, dict) else None
 
@@ -150,6 +178,6 @@ def _is_blank(study: Study) -> bool:
     first marker, left in it."""
     store = Path(study.store_path).resolve()
     return all(
-        p.resolve() == store or p.name == "logs" or p.name.startswith(f".{MARKER}.")
+        p.resolve() == store or p.name in ("logs", lock.FOLDER) or p.name.startswith(f".{MARKER}.")
         for p in Path(study.run).iterdir()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 from mrscale import __version__, disclosure, places
@@ -50,14 +51,14 @@ def run(study: StudyLike, *, quiet: bool = False) -> StudyResult:
     >>> result.pairs[0].headline, result.pairs[0].trust  # doctest: +SKIP
     """
     study = as_study(study)
-    RunFolder.claim(study)
-    extract(study, quiet=quiet)
-    require_more_people_than_instruments(open_store(study.store_path))
-    if study.encoder.methods:
-        train(study, quiet=quiet)
-        encode(study, quiet=quiet)
-    estimate(study, quiet=quiet)
-    return report(study)
+    with RunFolder.held(study):
+        extract(study, quiet=quiet)
+        require_more_people_than_instruments(open_store(study.store_path))
+        if study.encoder.methods:
+            train(study, quiet=quiet)
+            encode(study, quiet=quiet)
+        estimate(study, quiet=quiet)
+        return report(study)
 
 
 def extract(study: StudyLike, out: str | None = None, *, quiet: bool = False) -> GenotypeStore:
@@ -98,10 +99,9 @@ def extract(study: StudyLike, out: str | None = None, *, quiet: bool = False) ->
         from pipelines.extract import extract as extract_store
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "hail", "spark") from None
-    if lies_in_run(study, out):
-        # the other verbs refuse a folder that was filled before it was claimed
-        RunFolder.claim(study)
-    with bar("Extracting", 1, quiet=quiet) as progress:
+    # the other verbs refuse a run folder that was filled before it was claimed
+    run = RunFolder.held(study) if lies_in_run(study, out) else nullcontext()
+    with run, bar("Extracting", 1, quiet=quiet) as progress:
         extract_store(study, out, progress=progress)
     return open_store(out)
 
@@ -145,8 +145,9 @@ def report(study: StudyLike) -> StudyResult:
         )
     result = load_result(folder.result)
     if not is_reported(folder):
-        write_report(result, folder.path, clock=folder.clocks())
-        folder.finish("report", _report_digest(folder), clock)
+        with RunFolder.held(study):
+            write_report(result, folder.path, clock=folder.clocks())
+            folder.finish("report", _report_digest(folder), clock)
     return result
 
 

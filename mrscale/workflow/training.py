@@ -58,21 +58,21 @@ def train(study: Study, *, quiet: bool = False) -> RunFolder:
     store = open_store(study.store_path)
     require_more_people_than_instruments(store)
     _require_folds(study, store)
-    folder, identity = RunFolder(Path(study.run)), training_digest(study, store)
-    if leads_here():
-        folder = RunFolder.claim(study)
-        folder.bind(store.genotype_digest)
-    if folder.done("train") == identity:
+    identity = training_digest(study, store)
+    if not leads_here():  # the leading rank holds the run for all
+        folder = RunFolder(Path(study.run))
+        if folder.done("train") != identity:
+            _wait_until_prepared(study, folder, identity)
+            launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
         return folder
-    if leads_here():
-        folder.reopen("train")
-        _prepare(study, store, folder, identity, quiet)
-    else:
-        _wait_until_prepared(study, folder, identity)
-    launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
-    if leads_here():
-        folder.finish("train", identity, clock)
-    return folder
+    with RunFolder.held(study) as folder:
+        folder.bind(store.genotype_digest)
+        if folder.done("train") != identity:
+            folder.reopen("train")
+            _prepare(study, store, folder, identity, quiet)
+            launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
+            folder.finish("train", identity, clock)
+        return folder
 
 
 def trained_on(study: Study) -> dict[Method, Place]:
@@ -226,10 +226,11 @@ def _known_latent_dim(folder: RunFolder, identity: str) -> LatentDim | None:
     """The latent dimension, if it was chosen before for the same training."""
     if not folder.latent_dim.is_file():
         return None
-    content = json.loads(folder.latent_dim.read_text())
-    if content["identity"] != identity:
-        return None
-    return LatentDim(content["latent_dim"], content["path"])
+    with checkpoint.sound(folder.latent_dim):
+        content = json.loads(folder.latent_dim.read_text())
+        if content["identity"] != identity:
+            return None
+        return LatentDim(int(content["latent_dim"]), content["path"])
 
 
 def _all_of(files: Sequence[Path], identity: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mrscale import places
 from mrscale.disclosure import show_count
-from mrscale.errors import InputError
+from mrscale.errors import InputError, without_secrets
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def expand(patterns: Iterable[str]) -> list[str]:
 
 def name(path: str) -> str:
     """Last part of a path or URL, for messages."""
-    return path.rstrip("/").rsplit("/", 1)[-1]
+    return without_secrets(path).rstrip("/").rsplit("/", 1)[-1]
 
 
 def hail_extent(path: str, metadata: str) -> Extent:

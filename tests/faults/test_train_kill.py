@@ -89,3 +89,17 @@ def test_a_killed_rank_ends_the_other_and_both_are_continued(
         assert training.finish() == 0, training.output
     whole = train(study.model_copy(update={"run": str(tmp_path / "whole")}), quiet=True)
     trainings.same_training(study, training.folder, whole)
+
+
+def test_a_second_training_is_refused_while_one_works_in_the_run(small_store, tmp_path):
+    settings = {"methods": ["flow"], "steps": 240, "latent_dim": 1, "restarts": 1}
+    file, _ = trainings.study_in(tmp_path, small_store, **settings)
+    with trainings.Training(file) as one:
+        one.wait_for(one.folder.checkpoint("flow"))
+        one.process.send_signal(signal.SIGSTOP)  # so that it is surely not done before the other
+        with trainings.Training(file) as two:
+            assert two.finish() == 1
+        (error,) = two.errors
+        assert f"is in use: process {one.process.pid} on " in error
+        one.process.send_signal(signal.SIGCONT)
+        assert one.finish() == 0, one.output

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -82,6 +84,31 @@ def test_a_clock_says_when_how_long_and_on_what():
     assert record["seconds"] >= 0
     assert record["started"].endswith("+00:00")
     assert "cores" in record["machine"]
+
+
+def test_a_clock_says_how_much_memory_was_used_since_it_was_made():
+    large = bytearray(os.urandom(2**20)) * 300
+    before = Clock().record()["peak_memory_mib"]
+    del large
+    small = Clock()
+    if sys.platform == "linux":
+        assert small.record()["peak_memory_mib"] < before - 200
+    more = bytearray(os.urandom(2**20)) * 200
+    assert small.record()["peak_memory_mib"] > len(more) // 2**20
+    del more
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_clock_says_how_much_memory_its_children_used():
+    hold = "x = bytearray(b'1') * 2**28; print('ready', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        child.stdout.readline()
+        alive = Clock().record()["largest_child_mib"]
+        child.communicate(b"\n")
+    assert alive >= 256
+    assert Clock().record()["largest_child_mib"] >= 256
 
 
 def test_json_replaces_a_file_whole_and_leaves_nothing_behind(tmp_path):

@@ -178,3 +178,11 @@ def test_a_header_that_may_be_data_is_not_quoted(header):
     with pytest.raises(InputError, match="no column 'person_id'") as caught:
         require_columns(header, ["person_id"], file="t.tsv")
     assert header[0] not in str(caught.value)
+
+
+def test_a_ragged_row_that_is_no_utf8_is_refused_in_silence(tmp_path, capfd):
+    file = tmp_path / "people.tsv"
+    file.write_bytes(b"id\tldl\n1\t2\n2\t\xfc\xe4\t3\n")
+    with pytest.raises(InputError, match=r"people\.tsv (cannot be read as a table|has)"):
+        read_table(file)
+    assert capfd.readouterr() == ("", "")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrscale.errors import InputError
+from mrscale.errors import InputError, RunError
 from mrscale.train import checkpoint
 from mrscale.train.encoder import SCHEMA, Encoder, Prepared, finish
 from mrscale.train.models import bare_model, keep_replica, start_flows, start_kernels
@@ -70,6 +70,29 @@ def test_an_encoder_of_another_schema_is_refused(encoder, tmp_path, schema):
         rf"e\.safetensors must be an encoder of schema {SCHEMA}; found {found}; train it again"
     )
     with pytest.raises(InputError, match=message):
+        Encoder.load(path)
+
+
+CLAIMS = [
+    {"latent_dim": 10**9},
+    {"latent_dim": "1"},
+    {"latent_dim": 0},
+    {"directions": torch.zeros(2, 1)},
+    {"mean_dosage": torch.zeros(3, 1)},
+    {"remainder_sd": torch.zeros(50)},
+    {"projection": torch.zeros(4)},
+]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=[next(iter(claim)) for claim in CLAIMS])
+def test_an_encoder_that_claims_what_does_not_fit_is_refused(encoder, tmp_path, claim):
+    path = tmp_path / "e.safetensors"
+    encoder.save(path)
+    tensors, story = checkpoint.load(path)
+    ((name, value),) = claim.items()
+    (tensors if name in tensors else story)[name] = value
+    checkpoint.save(path, tensors, story)
+    with pytest.raises(RunError, match=r"e\.safetensors is damaged"):
         Encoder.load(path)
 
 

@@ -115,10 +115,20 @@ def test_a_stage_is_done_once_it_is_finished_and_until_it_is_reopened(tmp_path):
     folder.finish("encode", "other", Clock())
     assert folder.done("train") == "digest"
     assert folder.clocks().keys() == {"train", "encode"}
-    assert folder.clocks()["train"].keys() == {"started", "seconds", "machine"}
+    found = folder.clocks()["train"]
+    assert found.keys() == {"started", "seconds", "machine", "peak_memory_mib", "largest_child_mib"}
     folder.reopen("train")
     assert folder.done("train") is None
     assert folder.done("encode") == "other"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"digest": 3, "run": {}}', "[" * 10**5])
+def test_a_damaged_receipt_is_none(tmp_path, text):
+    folder = RunFolder.claim(study(tmp_path / "run"))
+    folder.finish("train", "digest", Clock())
+    (tmp_path / "run" / "stages" / "train.json").write_text(text)
+    assert folder.done("train") is None
+    assert folder.clocks() == {}
 
 
 def test_artefacts_have_one_place_each(tmp_path):
