@@ -131,3 +131,18 @@ def test_a_training_that_was_killed_is_continued_by_fewer_or_more(study_file, tm
             # the difference grows from step to step
             for row, wanted in zip(story["history"], expected["history"], strict=True):
                 assert row == pytest.approx(wanted, rel=1e-2)
+
+
+def test_torchrun_that_is_asked_to_end_leaves_a_checkpoint_of_that_moment(study_file, two_ranks):
+    folder = RunFolder(study_file.with_name("run"))
+    process = torchrun(study_file, 2)
+    when_there_is(folder.checkpoint("flow"), process)
+    process.terminate()
+    _, err = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert "To go on, run: mrscale train" in err
+    assert checkpoint.load_story(folder.checkpoint("flow"))["step"] % 40
+    again = torchrun(study_file, 2)
+    _, err = again.communicate(timeout=200)
+    assert again.returncode == 0, err
+    same_encoders(folder, two_ranks)

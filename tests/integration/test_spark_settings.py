@@ -1,0 +1,44 @@
+"""Spark takes what its own configuration says of security, and shows no page by default."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.spark
+
+ASK = """
+import json, sys
+from pipelines.spark import import_hail, start_hail
+start_hail(log_dir=sys.argv[1])
+context = import_hail().spark_context()
+conf = dict(context.getConf().getAll())
+print(json.dumps([conf, context.uiWebUrl, context.parallelize([1, 2], 2).sum()]))
+"""
+OWN = {
+    "spark.authenticate": "true",
+    "spark.authenticate.secret": "hunter2",
+    "spark.network.crypto.enabled": "true",
+}
+
+
+def test_authentication_and_encryption_of_spark_pass_through(tmp_path):
+    pytest.importorskip("hail")
+    lines = "".join(f"{key} {value}\n" for key, value in OWN.items())
+    (tmp_path / "spark-defaults.conf").write_text(lines)
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(tmp_path / "logs")],
+        env=os.environ | {"SPARK_CONF_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    conf, page, total = json.loads(done.stdout)
+    assert conf.items() >= OWN.items()
+    assert (page, total) == (None, 3)
+    for log in (tmp_path / "logs").iterdir():
+        assert "hunter2" not in log.read_text(), log.name
