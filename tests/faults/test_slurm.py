@@ -19,7 +19,7 @@ import mrscale as mr
 
 ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "deploy" / "slurm"
-PATIENCE_SECONDS = 280
+PATIENCE_SECONDS = 600
 PROGRAMS = ["munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol"]
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
 
@@ -67,7 +67,7 @@ ranks = 2
 pytestmark = [
     pytest.mark.spark,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(
         bool(missing := [name for name in PROGRAMS if not shutil.which(name, path=PATH)]),
         reason=f"needs Debian's slurmctld, slurmd, slurm-client and munge; without {missing}",
