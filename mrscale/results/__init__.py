@@ -3,18 +3,17 @@
 from mrscale.results.cohort import CohortResult
 from mrscale.results.iv import IVResult
 from mrscale.results.logistic import LogisticIVResult
-from mrscale.results.study import (
+from mrscale.results.pair import (
     Diagnostic,
     Estimate,
     Instrument,
     LeftOut,
-    LeftOutVariant,
     PairResult,
     Sensitivity,
-    StudyResult,
     Trust,
     Verdict,
 )
+from mrscale.results.study import LeftOutVariant, StudyResult
 
 __all__ = [
     "CohortResult",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mrscale.disclosure import export_count, show_count
+from mrscale.results.pair import Estimate, PairResult, Sensitivity, Trust
 from mrscale.results.parameters import number, require_level, text
-from mrscale.results.study import Estimate, PairResult, Sensitivity, Trust
 from mrscale.stats.pooling import interval
 
 if TYPE_CHECKING:

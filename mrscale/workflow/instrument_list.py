@@ -15,7 +15,7 @@ import pandas as pd
 from mrscale import places
 from mrscale.disclosure import allele_frequency
 from mrscale.results import Instrument, LeftOutVariant
-from mrscale.results.study import MOST_INSTRUMENTS
+from mrscale.results.pair import MOST_INSTRUMENTS
 from mrscale.stats.associations import associations
 from mrscale.stats.crosses import Crosses
 from mrscale.stats.iv import reduced_pair
