@@ -357,6 +357,7 @@ def main(kind: str, first: int, count: int, folder: Path) -> None:
                 case(random.Random(f"{kind}-{number}"))
             except BaseException:
                 print(json.dumps([number, traceback.format_exc()]), flush=True)
+    print(f"tried {count} cases", file=sys.stderr)
 
 
 def _too_long(*_: object) -> None:
