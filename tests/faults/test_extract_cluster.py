@@ -97,6 +97,7 @@ def test_an_executor_killed_while_reading(tmp_path, cluster, extracting, is_undi
     is_undisturbed(out)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("way", ["PYSPARK_SUBMIT_ARGS", "spark-submit"])
 def test_the_command_line_on_the_cluster_that_spark_submit_is_told(
     way, tmp_path, cluster, biobank, is_undisturbed
