@@ -12,6 +12,9 @@ import pytest
 fuzzing = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "fuzzing.py")))
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
 @pytest.fixture(scope="module")
 def originals(small_store, tmp_path_factory):
     pytest.importorskip("pysam")
