@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrscale.disclosure import AtMost, export_count, show_count
@@ -62,6 +62,7 @@ cells = st.lists(
 
 
 @given(cells)
+@settings(deadline=None)
 def test_no_two_exact_counts_of_the_same_people_differ_by_1_to_20(
     both: list[tuple[int, int]],
 ) -> None:
