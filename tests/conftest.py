@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbclient
@@ -11,10 +11,18 @@ import nbformat
 import numpy as np
 import pytest
 
+from mrscale import disclosure
 from mrscale.store import writer
 from mrscale.store.schema import Layout
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def policy_of_everybody() -> Iterator[None]:
+    """A study puts its disclosure policy in force for the process; no test inherits another's."""
+    yield
+    disclosure.enforce(disclosure.Policy())
 
 
 @pytest.fixture(scope="session")
