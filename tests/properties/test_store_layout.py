@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mrscale.store import writer
 from mrscale.store.reader import GenotypeStore
-from mrscale.store.schema import TARGET_CHUNK_BYTES, Layout
+from mrscale.store.schema import CALLS, TARGET_CHUNK_BYTES, Layout
 
 
 @given(num_samples=st.integers(1, 600_000), num_variants=st.integers(1, 100_000))
@@ -39,5 +39,5 @@ def test_any_rows_of_any_layout_come_back(data):
         writer.create(folder, layout)
         for index in data.draw(st.permutations(range(layout.num_shards))):
             writer.write_shard(folder, index, dosage[layout.shard(index)], key="k")
-        store = GenotypeStore(folder, {"layout": vars(layout)})
+        store = GenotypeStore(folder, {"layout": vars(layout), "code": CALLS.name})
         np.testing.assert_array_equal(store.dosage(slice(start, stop)), dosage[start:stop])
