@@ -98,7 +98,10 @@ def test_torchrun_restarts_a_killed_process_where_the_training_was(study_file, t
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "exitcode: -9" in err
-    assert len(out.splitlines()) == 1
+    # the survivor may say that its peer is gone before it is started again; one says the end
+    *gone, told = map(json.loads, out.splitlines())
+    assert all("another training rank is gone" in one["error"] for one in gone)
+    assert told["digest"] == two_ranks.done("train")
     same_encoders(folder, two_ranks)
 
 
