@@ -15,8 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from mrscale import places
 from mrscale.errors import InputError
 
@@ -126,6 +124,8 @@ def _in_mib(who: int) -> int:
 
 
 def _children() -> list[int]:
+    import psutil  # Spark's Python workers import this module and ask for no children
+
     return [child.pid for child in psutil.Process().children(recursive=True)]
 
 

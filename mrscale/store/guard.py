@@ -26,10 +26,12 @@ from zarr.storage import WrapperStore
 
 from mrscale import places
 from mrscale.errors import StoreError
-from mrscale.store.schema import LARGEST_CHUNK_BYTES, SPECS, TEXT_BYTES, DosageCode, Layout
+from mrscale.store.schema import DOSAGE, LARGEST_CHUNK_BYTES, SPECS, TEXT_BYTES, DosageCode, Layout
 
 MOST_JSON_BYTES = 64 * 2**20
 """Of a manifest; a million shards need as much."""
+MOST_CHUNKS = 1024
+"""Of a shard."""
 LARGEST_TEXT_CHUNK_BYTES = 8 * LARGEST_CHUNK_BYTES
 _SPARE_BYTES = 2**16
 """What checksums, headers and what does not compress may add to a chunk."""
@@ -160,7 +162,7 @@ def _require_shapes(
     fits = whole and len(shape) == len(outer) == len(inner) == len(spec.dims)
     if not fits or any(n != known.get(dim, n) for n, dim in zip(shape, spec.dims, strict=True)):
         raise damaged(f"{name} has not the shape that the manifest says")
-    dosage = name == "call_dosage"
+    dosage = name == DOSAGE
     wanted = code.dtype if dosage else "string" if spec.dtype == "str" else spec.dtype
     if kind != wanted:
         raise damaged(f"{name} has not the type {wanted!r}")
@@ -196,7 +198,7 @@ def _require_files(
             f"the store is damaged: {expected - found} of {expected} {what} of {name} are gone; "
             "restore it from a copy, or extract it again"
         )
-    most = 1024 * LARGEST_CHUNK_BYTES if sharded else LARGEST_TEXT_CHUNK_BYTES
+    most = MOST_CHUNKS * LARGEST_CHUNK_BYTES if sharded else LARGEST_TEXT_CHUNK_BYTES
     if max(files.values(), default=0) > most + _SPARE_BYTES:
         raise damaged(f"a file of {name} is larger than {most // 2**20} MiB")
 

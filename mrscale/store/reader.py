@@ -21,6 +21,7 @@ from mrscale.errors import StoreError, without_secrets
 from mrscale.store import guard
 from mrscale.store import manifest as manifests
 from mrscale.store.arrays import bounded, open_sound
+from mrscale.store.manifest_form import require_sound
 from mrscale.store.schema import (
     APPENDED,
     CALLS,
@@ -171,8 +172,8 @@ class GenotypeStore:
         return [self.path, *added]
 
     @cached_property
-    def _dosage(self) -> zarr.Array[Any]:
-        return self.opened(self.path, DOSAGE)
+    def _arrays(self) -> dict[tuple[str, str], zarr.Array[Any]]:
+        return {}
 
     def read(self, group: str, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """An array of one of :attr:`groups`."""
@@ -181,12 +182,15 @@ class GenotypeStore:
         return values.astype(object).astype(str) if SPECS[name].dtype == "str" else values
 
     def opened(self, group: str, name: str) -> zarr.Array[Any]:
-        """An array of one of :attr:`groups`, as Zarr has it."""
-        with _checksums(f"the metadata of {name}", _OPENING_ERRORS):
-            return open_sound(self.path, group, name, self.layout, self.code)
+        """An array of one of :attr:`groups`, as Zarr has it; looked at and opened once."""
+        if (group, name) not in self._arrays:
+            with _checksums(f"the metadata of {name}", _OPENING_ERRORS):
+                array = open_sound(self.path, group, name, self.layout, self.code)
+            self._arrays[group, name] = array
+        return self._arrays[group, name]
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
-        return np.asarray(self._dosage[start:stop])
+        return np.asarray(self.opened(self.path, DOSAGE)[start:stop])
 
     def _name_broken_chunk(self, start: int, stop: int) -> None:
         size = self.layout.chunk_rows
@@ -229,7 +233,7 @@ def open_store(path: str | Path) -> GenotypeStore:
             f"{path} has store schema {version}, this mrscale reads {SCHEMA_VERSION}; "
             "extract it again with this version"
         )
-    manifests.require_sound(manifest)
+    require_sound(manifest)
     return GenotypeStore(str(path), manifest)
 
 
