@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrscale.plots.numbers import f_statistic, interval, number, p_value
 from mrscale.results import Estimate, PairResult, StudyResult
+from mrscale.results.pair import RIVAL, LeftOut
 from mrscale.stats.pooling import MetaAnalysis
 
-RIVAL = "tsls_pc"
 LEARNED = ("flow_controls", "kernel_controls", "linear_controls", "flow", "kernel", "linear")
 """Learned estimates, the one to quote first."""
 
+Row = TypeVar("Row", Estimate, LeftOut)
 _MUCH_WIDER = 5.0
 _CAVEATS = {
     "green": "The checks on which trust in the learned instruments rests have passed; what no "
@@ -212,13 +214,8 @@ def describe_first_stage(pair: PairResult) -> str:
 
 def describe_without(pair: PairResult) -> str:
     """Text alternative of the figure of environments left out."""
-    places = pair.decimals
-    text = "; ".join(
-        f"without {one.label} {number(one.estimate, places)} "
-        f"({interval(one.ci_lower, one.ci_upper, places)})"
-        for one in pair.without
-    )
-    return f"Estimates of {pair.exposure} on {pair.outcome}, one environment left out: {text}."
+    title = f"Estimates of {pair.exposure} on {pair.outcome}, one environment left out"
+    return _describe(title, pair, pair.without, lambda one: f"without {one.label}")
 
 
 def farthest(means: NDArray[np.float64], names: list[str]) -> str:
@@ -247,7 +244,7 @@ def left_out(result: StudyResult) -> str:
 
 
 def _describe(
-    title: str, pair: PairResult, rows: tuple[Estimate, ...], name: Callable[[Estimate], str]
+    title: str, pair: PairResult, rows: tuple[Row, ...], name: Callable[[Row], str]
 ) -> str:
     places = pair.decimals
     text = "; ".join(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["pass", "warn", "fail", "info"]
 Trust = Literal["green", "amber", "red"]
+RIVAL = "tsls_pc"
+"""Key of 2SLS adjusted for principal components and environments, which learned estimates are
+compared with."""
 MOST_INSTRUMENTS = 500
 """Of a pair, or left out of all, so many variants are listed in its result."""
 
@@ -306,7 +309,7 @@ class PairResult:
         lines = [
             {"method": e.label, "estimate": e.estimate, "intercept": math.nan}
             for e in self.estimates
-            if e.key in ("tsls_pc", self.headline)
+            if e.key in (RIVAL, self.headline)
         ]
         return plot_scatter(data, pd.DataFrame(lines), ax)
 

@@ -33,8 +33,8 @@ class LinearIV:
     num_instruments : int
         Rank of the partialled instruments.
     reduced : Reduced
-    to_instruments : ndarray, shape (C, L)
-        From a centred design row to its instruments in canonical form.
+    basis : Basis
+        From centred design rows to the canonical form.
     """
 
     estimate: float
@@ -42,7 +42,7 @@ class LinearIV:
     first_stage_f: float
     num_instruments: int
     reduced: Reduced
-    to_instruments: Floats
+    basis: Basis
 
     def influence(self, rows: Floats) -> Floats:
         """Influence value of each person on the estimate, shape (N,).
@@ -56,7 +56,7 @@ class LinearIV:
         Hansen's J weighs."""
         centred = rows - self.influences.origin
         return np.asarray(
-            (centred @ self.to_instruments) * (centred @ self.influences.residual)[:, None]
+            (centred @ self.basis.instruments) * (centred @ self.influences.residual)[:, None]
         )
 
 
@@ -107,5 +107,5 @@ def _fit(reduced: Reduced, basis: Basis, kappa: float, first_stage_f: float) -> 
         first_stage_f,
         reduced.num_instruments,
         reduced,
-        basis.instruments,
+        basis,
     )

@@ -6,7 +6,7 @@ Legend: N people, S encoders, E environments, K remainder.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from mrscale.stats.embedding import MAX_PEOPLE, PermutationTest, balanced_subsam
 from mrscale.stats.independence import independence_test
 from mrscale.stats.invariance import invariance_test, profile
 from mrscale.stats.misfit import Misfit, RandomFeatures, misfit
-from mrscale.stats.moments import Floats, Moments, combine_keyed
+from mrscale.stats.moments import Moments, combine_keyed
 from mrscale.stream.engine import Client
 from mrscale.stream.reduce import reduce_blocks
 from mrscale.workflow.cohorts import Cohort
@@ -53,6 +53,9 @@ class LatentCheck:
         for one restart.
     invariance, independence : PermutationTest
         Of the first encoder: its latent over environments, and latent and remainder within them.
+    profile : dict of str to dict of str to list
+        Of the same people, ``"mean"`` and ``"deviation"`` of ``"latent"`` and ``"remainder"``: a
+        row per environment, of :func:`mrscale.stats.invariance.profile`.
     """
 
     method: str
@@ -66,6 +69,7 @@ class LatentCheck:
     restart_spread: float
     invariance: PermutationTest
     independence: PermutationTest
+    profile: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
 
     @property
     def identifiable(self) -> bool:
@@ -94,7 +98,8 @@ def check_latents(
     found = {}
     for method in latents.main:
         _, latent_dim, remainder_dim = latents.shape(method)
-        invariance, independence = _permutation_tests(cohort, latents, method, seed)
+        rng = np.random.default_rng(seed)
+        g, h, e = _unseen(cohort, latents, method, rng)
         found[method] = LatentCheck(
             method=method,
             latent_dim=latent_dim,
@@ -105,8 +110,9 @@ def check_latents(
             misfit=fits[method],
             dependence_gain=_dependence_gain(encoders[method][0].story, latent_dim),
             restart_spread=_restart_spread([e.story for e in encoders[method]]),
-            invariance=invariance,
-            independence=independence,
+            invariance=invariance_test(g, e, rng).joint,
+            independence=independence_test(g, h, e, rng),
+            profile={"latent": _profile(g, e, len(names)), "remainder": _profile(h, e, len(names))},
         )
     return found
 
@@ -124,30 +130,18 @@ def _restart_spread(stories: Sequence[Mapping[str, list[float]]]) -> float:
     return float(np.median(several)) if several else np.nan
 
 
-def _permutation_tests(
-    cohort: Cohort, latents: Latents, method: str, seed: int
-) -> tuple[PermutationTest, PermutationTest]:
-    """Tests of invariance and independence of the first encoder's latent; others cost as much and
-    are of the same kind."""
-    rng = np.random.default_rng(seed)
-    g, h, e = _unseen(cohort, latents, method, rng)
-    return invariance_test(g, e, rng).joint, independence_test(g, h, e, rng)
-
-
-def profiles(
-    cohort: Cohort, latents: Latents, method: str, seed: int
-) -> dict[str, tuple[Floats, Floats]]:
-    """Means and standard deviations per environment of the first encoder's ``"latent"`` and
-    ``"remainder"``, of the people of the permutation tests."""
-    g, h, e = _unseen(cohort, latents, method, np.random.default_rng(seed))
-    num = len(cohort.names("environments"))
-    return {"latent": profile(g, e, num), "remainder": profile(h, e, num)}
+def _profile(
+    values: NDArray[Any], environment: NDArray[Any], num_environments: int
+) -> dict[str, list[list[float]]]:
+    mean, deviation = profile(values, environment, num_environments)
+    return {"mean": mean.tolist(), "deviation": deviation.tolist()}
 
 
 def _unseen(
     cohort: Cohort, latents: Latents, method: str, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Latent, remainder and environment of some of those whom the first encoder has not seen."""
+    """Latent, remainder and environment of some of those whom the first encoder has not seen; tests
+    of the other encoders would cost as much and are of the same kind."""
     environment = cohort.array("environment")
     unseen = np.flatnonzero(cohort.array("fold") != 0)
     rows = unseen[np.sort(balanced_subsample(environment[unseen], MAX_PEOPLE, rng))]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mrscale.config import is_principal_component
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError
+from mrscale.results.pair import RIVAL
 from mrscale.stats.design import fill_missing, indicators, is_missing, polynomial_basis
 from mrscale.stats.moments import Floats
 from mrscale.store.reader import GenotypeStore
@@ -169,7 +170,7 @@ class PairData:
         found = [
             Estimator("ols", "OLS (no instruments)", (GENOTYPE,), none, base),
             Estimator("tsls", "2SLS, all variants (naive)", (GENOTYPE,), variants, base),
-            Estimator("tsls_pc", rival, (GENOTYPE,), variants, adjusted),
+            Estimator(RIVAL, rival, (GENOTYPE,), variants, adjusted),
         ]
         for method in self.latents.methods:
             found += self._learned(method, k, dummies)

@@ -15,12 +15,11 @@ from mrscale.report import load_result, write_report
 from mrscale.report.control import Published, disclose
 from mrscale.report.export import SCHEMA_VERSION
 from mrscale.results import PairResult, StudyResult
-from mrscale.stats.moments import Floats
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.engine import engine
 from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder
-from mrscale.workflow.checks import check_latents, profiles
+from mrscale.workflow.checks import LatentCheck, check_latents
 from mrscale.workflow.designs import PairData, true_latents
 from mrscale.workflow.encoding import encoding_digest, load_encoders
 from mrscale.workflow.instrument_list import left_out
@@ -106,7 +105,7 @@ def _estimate_in(
             for y in range(len(outcomes)):
                 data = PairData(store, fill, drop, x, y, latents, oracle)
                 pairs.append(estimate_pair(client, data, checks, truth=effect, progress=progress))
-    exact = _study_result(study, store, pairs, encoders, latents, identity)
+    exact = _study_result(study, store, pairs, encoders, checks, identity)
     result = _disclosed(exact, study, folder)
     write_report(result, folder.path, clock=folder.clocks() | {"estimate": clock.record()})
     folder.finish("estimate", identity, clock)
@@ -175,7 +174,7 @@ def _study_result(
     store: GenotypeStore,
     pairs: list[PairResult],
     encoders: Encoders,
-    latents: Latents,
+    checks: dict[str, LatentCheck],
     identity: str,
 ) -> StudyResult:
     manifest = store.manifest
@@ -191,8 +190,7 @@ def _study_result(
         left_out=left_out(store),
         people=dict(manifest["people"]),
         encoders={
-            method: _encoder_story(trained)
-            | {"profile": _rows_of(profiles(store, latents, method, study.seed))}
+            method: _encoder_story(trained) | {"profile": checks[method].profile}
             for method, trained in encoders.items()
         },
         provenance={
@@ -205,14 +203,6 @@ def _study_result(
             "software": software_versions(),
         },
     )
-
-
-def _rows_of(found: dict[str, tuple[Floats, Floats]]) -> dict[str, dict[str, list[list[float]]]]:
-    """Means and standard deviations of what an encoder makes, a row per environment."""
-    return {
-        kind: {"mean": mean.tolist(), "deviation": deviation.tolist()}
-        for kind, (mean, deviation) in found.items()
-    }
 
 
 def _encoder_story(trained: list[Encoder]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mrscale.results import Instrument, LeftOutVariant
 from mrscale.results.pair import MOST_INSTRUMENTS
 from mrscale.stats.associations import associations
 from mrscale.stats.crosses import Crosses
-from mrscale.stats.iv import reduced_pair
+from mrscale.stats.iv import LinearIV
 from mrscale.stats.moments import Floats, Moments
 from mrscale.stats.resampling import instrument_directions, leave_one_instrument_out
 from mrscale.store.reader import GenotypeStore
@@ -45,13 +45,14 @@ class AdjustedVariants:
     without_one: tuple[float, float]
 
     @classmethod
-    def of(cls, moments: Moments, num_instruments: int) -> AdjustedVariants:
-        """From the moments of [Z | W | x | y]."""
+    def of(cls, moments: Moments, fit: LinearIV) -> AdjustedVariants:
+        """From the moments of [Z | W | x | y], and the fit on them."""
+        num_instruments = fit.basis.columns.num_instruments
         found = associations(Crosses.from_moments(moments, 2), num_instruments)
         without_one = (math.nan, math.nan)
         if 1 < num_instruments <= _MOST_LEFT_OUT:
-            reduced, basis = reduced_pair(moments, num_instruments)
-            left = leave_one_instrument_out(reduced, instrument_directions(moments, basis))
+            directions = instrument_directions(moments, fit.basis)
+            left = leave_one_instrument_out(fit.reduced, directions)
             estimates = left.estimate[np.isfinite(left.estimate)]
             if estimates.size:
                 without_one = (float(estimates.min()), float(estimates.max()))

@@ -16,6 +16,7 @@ from mrscale.progress import bar
 from mrscale.provenance import software_versions
 from mrscale.results.latent_dim import path_table
 from mrscale.results.learned import LearnedIVResult
+from mrscale.results.pair import RIVAL
 from mrscale.sampling.plan import blocks as row_blocks
 from mrscale.stream.reduce import map_blocks
 from mrscale.train.encoder import Encoder
@@ -24,7 +25,6 @@ from mrscale.train.learn import Effort, Trained, learn
 from mrscale.workflow.checks import check_latents
 from mrscale.workflow.cohorts import Cohort, fill_of
 from mrscale.workflow.designs import Clusters, PairData
-from mrscale.workflow.judgement import RIVAL
 from mrscale.workflow.latents import Encoders, Latents, encode_rows
 from mrscale.workflow.learned_data import pair_cohort
 from mrscale.workflow.learned_options import LearnOptions, require_blocks

@@ -9,10 +9,12 @@ from functools import partial
 from itertools import chain, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrscale.disclosure import may_tell_more_than
 from mrscale.progress import Advance, silent
 from mrscale.results import Estimate, LeftOut, PairResult
+from mrscale.results.pair import RIVAL
 from mrscale.sampling.plan import blocks
 from mrscale.stats.moments import Floats
 from mrscale.stats.pooling import MetaAnalysis, interval, meta_analysis
@@ -20,7 +22,6 @@ from mrscale.stats.weak import anderson_rubin
 from mrscale.store.reader import GenotypeStore
 from mrscale.stream.engine import Client
 from mrscale.workflow.checks import LatentCheck
-from mrscale.workflow.cohorts import Cohort
 from mrscale.workflow.designs import GENOTYPE, PairData
 from mrscale.workflow.fitting import (
     Fitted,
@@ -33,7 +34,7 @@ from mrscale.workflow.fitting import (
     with_errors,
 )
 from mrscale.workflow.instrument_list import AdjustedVariants, strongest
-from mrscale.workflow.judgement import RIVAL, LearnedFit, judge
+from mrscale.workflow.judgement import LearnedFit, judge
 from mrscale.workflow.sensitivity import NAIVE, sensitivity
 
 
@@ -140,7 +141,8 @@ def fit_pair(
     everywhere, within, without = (list(islice(rest, len(kind))) for kind in kinds)
     by_key = {one.estimator.key: one for one in everywhere}
     inside = {key: [one for one in within if one.estimator.key == key] for key in by_key}
-    inside[NAIVE] = [one for one in inside[NAIVE] if _may_be_shown(one, moments, cohort)]
+    sizes = np.bincount(cohort.array("environment"), minlength=len(names))
+    inside[NAIVE] = [one for one in inside[NAIVE] if _may_be_shown(one, moments, sizes)]
     metas = {key: _meta(ones) for key, ones in inside.items()}
     num_obs = select(moments, GENOTYPE).count
     estimates = [
@@ -151,8 +153,8 @@ def fit_pair(
         used = sum(e.num_obs for e in naive)
         estimates.insert(3, _meta_result(inside[NAIVE], used, len(names)))
     difference = partial(_contrast, list(by_key), by_key, covariance)
-    rival = by_key[RIVAL].estimator
-    selected = select(moments, GENOTYPE).select(rival.columns)
+    rival = by_key[RIVAL]
+    adjusted = select(moments, GENOTYPE).select(rival.estimator.columns)
     return PairFits(
         estimates=tuple(estimates),
         per_environment=naive,
@@ -160,10 +162,10 @@ def fit_pair(
             _learned_fit(check, by_key, metas, list(checks), difference)
             for check in checks.values()
         ),
-        anderson_rubin=anderson_rubin(by_key[RIVAL].fits[0].reduced).intervals,
+        anderson_rubin=anderson_rubin(rival.fits[0].reduced).intervals,
         fits=by_key,
         without={key: _without(without, key, names) for key in quotable},
-        adjusted=AdjustedVariants.of(selected, len(rival.instruments)),
+        adjusted=AdjustedVariants.of(adjusted, rival.fits[0]),
     )
 
 
@@ -209,12 +211,11 @@ def _learned_fit(
     )
 
 
-def _may_be_shown(one: Fitted, moments: FrameMoments, cohort: Cohort) -> bool:
+def _may_be_shown(one: Fitted, moments: FrameMoments, sizes: NDArray[np.intp]) -> bool:
     """Whether an estimate inside an environment tells no more of its people than their count."""
     (code,) = one.environments
-    size = int((cohort.array("environment") == code).sum())
     used = moments[GENOTYPE, code].count
-    return may_tell_more_than(len(one.estimator.columns), used, [size])
+    return may_tell_more_than(len(one.estimator.columns), used, [int(sizes[code])])
 
 
 def _contrast(
