@@ -217,7 +217,7 @@ class Disclosure(Section):
 
     policy: PolicyName = "all-of-us"
     """Hides counts of 1 to 20 people, and those from which such a count would follow."""
-    limit: int = Field(default=20, ge=0)
+    limit: int = Field(default=Policy.limit, ge=0)
     """Counts of 1 to this many people are hidden; may be raised."""
     below_policy: bool = False
     """Allow a limit that is smaller than the policy's."""

@@ -38,7 +38,7 @@ class Policy:
     """
 
     name: PolicyName = "all-of-us"
-    limit: int = 20
+    limit: int = LIMITS["all-of-us"]
     below_policy: bool = False
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from mrscale.errors import InputError
 from pipelines.folds import assign_folds
 from pipelines.identifiers import describe_mismatch, read_ids
 from pipelines.relatives import cluster_codes, family_codes, read_kinship
-from pipelines.traits import SAMPLE, matrix, read_columns, trait_columns
+from pipelines.traits import CROSS, SAMPLE, matrix, read_columns, trait_columns
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +98,8 @@ def read_phenotypes(study: config.Study) -> PeopleTables:
     text = {SAMPLE: [people.sample_column], "environment": people.environment_column}
     text |= {role: [name] for role, name in optional.items() if name}
     table = read_columns(people, text, study.traits)
-    if (num := table["environment"].nunique()) < 2:
-        raise InputError(
-            "at least two environments are required, but environment_column "
-            f"{' x '.join(people.environment_column)} has {num} value{'s' * (num != 1)} in the "
-            "table of people; choose another environment_column"
-        )
+    named = f"environment_column {CROSS.join(people.environment_column)}"
+    _require_two(table["environment"], f"{named} has", "in the table of people")
     return PeopleTables(
         people=table,
         excluded=_read_exclusions(people),
@@ -224,11 +220,7 @@ def _join(table: pd.DataFrame, genotyped: Sequence[str]) -> pd.DataFrame:
 
 def _check_environments(environment: pd.Series) -> None:
     counts = environment.value_counts()
-    if len(counts) < 2:
-        raise InputError(
-            f"at least two environments are required, but the environment column has {len(counts)} "
-            "value among the genotyped people; choose another environment_column"
-        )
+    _require_two(environment, "the environment column has", "among the genotyped people")
     small = sorted(str(name) for name, count in counts.items() if is_small(int(count)))
     if small:
         # a column of ids, taken for environments by mistake, must not be shown
@@ -239,6 +231,15 @@ def _check_environments(environment: pd.Series) -> None:
             f"people: {names}. "
             "Merge each with another environment, or drop its people by leaving their "
             "environment empty"
+        )
+
+
+def _require_two(environment: pd.Series, found: str, where: str) -> None:
+    num = environment.nunique()
+    if num < 2:
+        raise InputError(
+            f"at least two environments are required, but {found} {num} value{'s' * (num != 1)} "
+            f"{where}; choose another environment_column"
         )
 
 

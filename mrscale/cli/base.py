@@ -107,16 +107,20 @@ def _fail(error: MrscaleError) -> NoReturn:
 
 def study_of(file: Path | None, **flags: Any) -> Study:
     """The study of a file with flags laid over it, or one made of flags alone."""
-    given_any = any(v not in (None, []) for v in _values(flags))
-    if file is None and not given_any:
+    given = {
+        key: {k: v for k, v in flag.items() if v not in (None, [])}
+        if isinstance(flag, dict)
+        else flag
+        for key, flag in flags.items()
+    }
+    if file is None and all(value in (None, {}) for value in given.values()):
         here = Path("study.toml")
         hint = f"there is {here} in this folder: give it" if here.is_file() else "see --help"
         raise InputError(f"this verb needs a study file or flags; {hint}")
     base = load_study(file).model_dump() if file else {}
-    for key, value in flags.items():
+    for key, value in given.items():
         if isinstance(value, dict):
-            given = {k: v for k, v in value.items() if v not in (None, [])}
-            base[key] = {**base.get(key, {}), **given}
+            base[key] = {**base.get(key, {}), **value}
         elif value is not None:
             base[key] = value
     if file is None and base.get("store") and places.exists(base["store"]):
@@ -125,14 +129,6 @@ def study_of(file: Path | None, **flags: Any) -> Study:
         settings = open_store(base["store"]).manifest["provenance"]["settings"]
         base = {"folds": settings["folds"], "seed": settings["seed"], **base}
     return parse_study(base)
-
-
-def _values(flags: dict[str, Any]) -> list[Any]:
-    return [
-        value
-        for flag in flags.values()
-        for value in (flag.values() if isinstance(flag, dict) else [flag])
-    ]
 
 
 def show(summary: dict[str, Any], text: str, as_json: bool) -> None:

@@ -42,8 +42,8 @@ latent_dim = 2
 steps = 60
 restarts = 1
 """
-SLACK_BYTES = 40 * 2**20
-"""Room of a disk for what the rest of the study writes, logs included."""
+SLACK_BYTES = 5 * 2**20
+"""At most so much of what the rest of the study writes fits on a disk that is to be full."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Injector:
         place.mkdir()
         try:
             if fault == "disk full":
-                mount(place, self._size(start) + int(rng.random() * SLACK_BYTES / 8))
+                mount(place, self._size(start) + int(rng.random() * SLACK_BYTES))
             self._lay(place, start)
             outcome = self._strike(index, rng, fault, start, place)
         finally:
