@@ -21,8 +21,8 @@ $(READY): pyproject.toml constraints.txt
 demo: setup  ## simulate a biobank and run the whole study on it
 	$(BIN)/mrscale demo --out demo-run
 
-test: setup  ## run the tests
-	$(BIN)/python -m pytest
+test: setup  ## run the tests, two files at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup  ## check style, types and layers
 	$(BIN)/ruff check .
@@ -55,6 +55,8 @@ bench: setup  ## slow: measure speed, memory and size beside peers and limits
 
 faults: setup  ## kill processes in the middle and compare with undisturbed runs
 	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python tests/faults/injections --folder faults-run --write docs/faults.md
+	$(BIN)/python tests/faults/injections/soak.py --folder faults-run --write docs/faults.md
 
 clean:  ## remove the environment, the demo and the site
 	rm -rf $(VENV) demo-run site

@@ -1,4 +1,4 @@
-"""Benchmarks write their tables into one page, each between its own marks."""
+"""Benchmarks, and faults, write their tables into a page, each between its own marks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""A study run many times in one long-lived process, as in a notebook: what is left behind?
+
+    python tests/faults/injections/soak.py [--runs 50] [--folder DIR] [--write docs/faults.md]
+
+Every run has a folder of its own and must give the results of the undisturbed one. Counted between
+runs: child processes, open files, threads, listening ports, entries of /dev/shm, and what lies in
+the folder for temporary files. Java stays, as Hail has it, so that counting begins with the third
+run; fails if any count is larger at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import runpy
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+from undisturbed import Undisturbed, digest
+
+import mrscale as mr
+
+insert = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "page.py"))["insert"]
+SETTLED = 3
+"""The run after which whatever is made once is there."""
+
+
+def census(temporary: Path) -> dict[str, int]:
+    """What this process holds of the machine."""
+    gc.collect()
+    me = psutil.Process()
+    return {
+        "child processes": len(me.children(recursive=True)),
+        "open files and sockets": me.num_fds(),
+        "threads": me.num_threads(),
+        "listening ports": sum(c.status == psutil.CONN_LISTEN for c in me.net_connections()),
+        "entries of /dev/shm": len(list(Path("/dev/shm").iterdir())),
+        "temporary files": sum(1 for _ in temporary.rglob("*")),
+        "memory, MiB": me.memory_info().rss // 2**20,
+    }
+
+
+def table(counts: list[dict[str, int]]) -> str:
+    """The counts after a few of the runs, in Markdown."""
+    shown = sorted({SETTLED, len(counts) // 2, len(counts)})
+    lines = [
+        f"| {name} | {' | '.join(f'{counts[run - 1][name]:,}' for run in shown)} |"
+        for name in counts[0]
+    ]
+    head = [f"| after run | {' | '.join(map(str, shown))} |", f"|---|{'---|' * len(shown)}"]
+    return "\n".join([*head, *lines, ""])
+
+
+def main() -> None:
+    """Run, count, and write the table; fails if anything was left behind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--folder", type=Path, default=Path("faults-run"))
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    study, place = Undisturbed(options.folder / "study"), options.folder / "soak"
+    shutil.rmtree(place, ignore_errors=True)
+    temporary = place / "tmp"
+    temporary.mkdir(parents=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(temporary.absolute())
+    counts = []
+    for run in range(1, options.runs + 1):
+        folder = place / f"run-{run}"
+        study.lay(folder, "extract")
+        mr.run(folder / "study.toml", quiet=True)
+        if digest(folder) != study.digest:
+            sys.exit(f"run {run} has other results than the first")
+        shutil.rmtree(folder)
+        counts.append(census(temporary))
+        print(run, counts[-1], flush=True)
+    text = table(counts)
+    print(text)
+    if options.write:
+        insert(options.write, "soak", text)
+    first, last = counts[SETTLED - 1], counts[-1]
+    grown = [name for name in last if name != "memory, MiB" and last[name] > first[name]]
+    sys.exit(f"more than after run {SETTLED}: {', '.join(grown)}" if grown else 0)
+
+
+if __name__ == "__main__":
+    main()
