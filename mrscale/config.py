@@ -65,6 +65,9 @@ class Genotypes(Section):
     """People without a call: give them their environment's mean dosage, or leave them out."""
     partitions: int | None = Field(default=None, ge=1)
     """Spark partitions to read and write with; by default as many as there are cores."""
+    memory_gib: int | None = Field(default=None, ge=1)
+    """Heap of Java in an extraction on this machine; by default half of the machine's memory,
+    of which a container may have less. On a cluster Spark's own settings count."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Genotypes:

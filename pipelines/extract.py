@@ -121,7 +121,11 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
         return inputs.finished
     study, listed, settings = inputs.study, inputs.listed, inputs.settings
     genotypes = study.genotypes
-    log = spark.start_hail(log_dir=_log_folder(study, out), requester_pays=genotypes.requester_pays)
+    log = spark.start_hail(
+        log_dir=_log_folder(study, out),
+        requester_pays=genotypes.requester_pays,
+        memory_gib=genotypes.memory_gib,
+    )
     with engine_errors(log):
         if listed is not None:
             listed = liftover.lift(listed, study.instruments, genotypes.reference_genome)

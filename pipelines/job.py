@@ -100,5 +100,6 @@ def _in_one_sentence(error: Exception, log: Path) -> MrscaleError:
         )
     return EngineError(
         f"Hail could not finish ({type(error).__name__}); the cause is in {log}. Too little "
-        "memory shows there as OutOfMemoryError: use a larger machine or fewer variants"
+        "memory shows there as OutOfMemoryError: raise [genotypes] memory_gib (on a cluster, "
+        "spark.driver.memory and spark.executor.memory), or use fewer variants"
     )

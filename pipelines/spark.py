@@ -77,7 +77,9 @@ def find_java() -> JavaFound:
     )
 
 
-def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Path:
+def start_hail(
+    *, log_dir: str | Path, requester_pays: str | None = None, memory_gib: int | None = None
+) -> Path:
     """Start Hail on Spark on all cores of this machine, unless Hail runs already.
 
     Under ``spark-submit``, or with its options in the variable ``PYSPARK_SUBMIT_ARGS``, it starts
@@ -93,6 +95,8 @@ def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Pat
         Folder for ``hail.log`` and for what the Java process prints (``java.log``).
     requester_pays : str, optional
         Google project that pays for buckets where the reader pays.
+    memory_gib : int, optional
+        Java's heap where Spark starts on this machine; by default half of the memory.
 
     Returns
     -------
@@ -115,7 +119,7 @@ def start_hail(*, log_dir: str | Path, requester_pays: str | None = None) -> Pat
     logging.getLogger().addFilter(_not_of_py4j)
     environment = hl.utils.java.Env
     if not environment.is_fully_initialized():
-        _start(hl, Path(log_dir), requester_pays)
+        _start(hl, Path(log_dir), requester_pays, memory_gib)
     return Path(environment.hc()._log)
 
 
@@ -156,11 +160,13 @@ def _not_of_py4j(record: logging.LogRecord) -> bool:
     return Path(record.pathname).parent.name != "py4j"
 
 
-def _start(hl: ModuleType, log_dir: Path, requester_pays: str | None) -> None:
+def _start(
+    hl: ModuleType, log_dir: Path, requester_pays: str | None, memory_gib: int | None
+) -> None:
     with places.writing(log_dir):
         log_dir.mkdir(parents=True, exist_ok=True)
     submitted = any(name in os.environ for name in _SUBMITTED)
-    environment, settings = _of_cluster() if submitted else _of_this_machine()
+    environment, settings = _of_cluster() if submitted else _of_this_machine(memory_gib)
     with (
         warnings.catch_warnings(),
         _environment(environment),
@@ -186,7 +192,7 @@ def _start(hl: ModuleType, log_dir: Path, requester_pays: str | None) -> None:
             ) from error
 
 
-def _of_this_machine() -> tuple[dict[str, str], dict[str, str]]:
+def _of_this_machine(memory_gib: int | None) -> tuple[dict[str, str], dict[str, str]]:
     """Environment and Spark's settings: all of this machine, and nothing that others can reach."""
     environment = {
         "JAVA_HOME": _java_home(),
@@ -197,7 +203,7 @@ def _of_this_machine() -> tuple[dict[str, str], dict[str, str]]:
     settings = {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.memory": f"{_driver_memory_gib()}g",
+        "spark.driver.memory": f"{memory_gib or _half_of_memory()}g",
         "spark.driver.bindAddress": "127.0.0.1",
     }
     return environment, settings
@@ -230,8 +236,8 @@ def _log_without_genotypes(jvm: Any, file: Path) -> None:
     log4j.core.config.Configurator.reconfigure(builder.add(appender).add(spark).add(root).build())
 
 
-def _driver_memory_gib() -> int:
-    """Half of the machine's memory: the other half is for the Python workers."""
+def _half_of_memory() -> int:
+    """Of the machine's, in GiB: the other half is for the Python workers."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, total // 2**31)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -59,13 +58,17 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
     with threadpool_limits(1, user_api="blas"), dask.config.set(settings):
         if scheduler:
             _require_answer(scheduler)
-            with _errors_only_raised(), Client(scheduler, timeout=CONNECT_SECONDS) as client:
+            with (
+                _errors_only_raised(),
+                _enough_memory("a Dask worker"),
+                Client(scheduler, timeout=CONNECT_SECONDS) as client,
+            ):
                 yield client
             return
         with (
             LocalCluster(
                 n_workers=1,
-                threads_per_worker=os.cpu_count(),
+                threads_per_worker=CPU_COUNT,
                 processes=False,
                 protocol="inproc://",
                 dashboard_address=LOOPBACK,
@@ -75,6 +78,7 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,
+            _enough_memory("this machine"),
         ):
             yield client
 
@@ -138,6 +142,18 @@ class _Answer:
                 if self.client.status != "running":
                     raise CancelledError from None
         raise TimeoutError
+
+
+@contextmanager
+def _enough_memory(whose: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise EngineError(
+            f"the memory of {whose} is too small for a block of people on each of its threads; use "
+            "fewer cores (taskset, or the threads of a worker) or more memory; chunks of fewer "
+            "people or fewer variants take less"
+        ) from None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from mrscale.errors import MrscaleError
+from mrscale.stream.engine import MEMORY_LIMIT
 from mrscale.workflow.checkup import Check
 from mrscale.workflow.workbench_checkup import examine_workbench
 
@@ -92,7 +92,7 @@ def _disk() -> Check:
 
 
 def _memory() -> Check:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    total = MEMORY_LIMIT / GIB
     ok = total >= NEEDED_MEMORY_GIB
     fix = "" if ok else f"use a machine with {NEEDED_MEMORY_GIB} GiB or more"
     return Check("Memory", ok, f"{total:.0f} GiB", fix)

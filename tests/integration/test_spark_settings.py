@@ -1,4 +1,5 @@
-"""Spark takes what its own configuration says of security, and shows no page by default."""
+"""Spark takes what its own configuration says of security, shows no page by default, and has the
+heap that is asked for."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ pytestmark = pytest.mark.spark
 ASK = """
 import json, sys
 from pipelines.spark import import_hail, start_hail
-start_hail(log_dir=sys.argv[1])
+start_hail(log_dir=sys.argv[1], memory_gib=1)
 context = import_hail().spark_context()
 conf = dict(context.getConf().getAll())
-print(json.dumps([conf, context.uiWebUrl, context.parallelize([1, 2], 2).sum()]))
+heap = context._jvm.java.lang.Runtime.getRuntime().maxMemory()
+print(json.dumps([conf, context.uiWebUrl, context.parallelize([1, 2], 2).sum(), heap]))
 """
 OWN = {
     "spark.authenticate": "true",
@@ -37,8 +39,9 @@ def test_authentication_and_encryption_of_spark_pass_through(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    conf, page, total = json.loads(done.stdout)
+    conf, page, total, heap = json.loads(done.stdout)
     assert conf.items() >= OWN.items()
     assert (page, total) == (None, 3)
+    assert 0.8 * 2**30 < heap <= 2**30
     for log in (tmp_path / "logs").iterdir():
         assert "hunter2" not in log.read_text(), log.name

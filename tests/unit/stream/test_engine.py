@@ -6,6 +6,7 @@ import os
 import socket
 import time
 
+import numpy as np
 import psutil
 import pytest
 from distributed import LocalCluster
@@ -49,6 +50,12 @@ def test_blas_has_one_thread_while_blocks_are_computed():
         assert blas_threads() == {1}
         assert client.submit(blas_threads, pure=False).result() == {1}
     assert blas_threads() == before
+
+
+def test_too_little_memory_is_said_with_what_takes_less():
+    said = r"memory of this machine is too small .*; use fewer cores"
+    with pytest.raises(EngineError, match=said), engine() as client:
+        client.submit(np.empty, 2**45).result()
 
 
 def test_a_running_scheduler_is_used_and_left_running():
