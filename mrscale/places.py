@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from mrscale.errors import InputError, MissingExtraError, MrscaleError, StoreError
+from mrscale.errors import InputError, MissingExtraError, MrscaleError, RunError, StoreError
 
 _BUCKETS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _EXTRAS = _BUCKETS | {"http": "http", "https": "http"}
@@ -201,14 +201,38 @@ def _explained(path: str | Path, done: str, remedy: str) -> Iterator[None]:
         client = type(error).__module__.split(".", 1)[0] in _CLIENTS
         if not (client or isinstance(error, OSError)):
             raise
-        if getattr(error, "errno", None) in _FULL:
-            raise StoreError(
-                f"{path} cannot be {done}, the disk (or quota) is full; make room and run the "
-                "same command again, it continues where it stopped"
-            ) from None
+        if _is_full(error):
+            raise StoreError(_no_room(path)) from None
         raise InputError(
             f"{path} cannot be {done}: {_reason(error)}; mend that, or {remedy}"
         ) from None
+
+
+@contextmanager
+def room(run: Path) -> Iterator[None]:
+    """Say in one sentence that the disk of a run folder is full: RunError. Other errors pass."""
+    try:
+        yield
+    except MrscaleError:
+        raise
+    except Exception as error:
+        if not _is_full(error):
+            raise
+        raise RunError(_no_room(run)) from None
+
+
+def _is_full(error: Exception) -> bool:
+    # safetensors has no number but in its text
+    return getattr(error, "errno", None) in _FULL or any(
+        f"os error {number})" in str(error) for number in _FULL
+    )
+
+
+def _no_room(path: str | Path) -> str:
+    return (
+        f"{path} cannot be written, the disk (or quota) is full; make room and run the same "
+        "command again, it continues where it stopped"
+    )
 
 
 def require_writable(path: str | Path) -> None:

@@ -79,9 +79,18 @@ class RunLock:
         """Let the next one have it at once."""
         self._released.set()
         self._thread.join()
-        with suppress(OSError):  # a full disk: the end of this process gives it up as well
+        with suppress(OSError):  # the end of this process gives it up as well
             if self.is_mine:
-                places.write_bytes(self._file(self._number), b"{}")
+                self._write_nobody(self._file(self._number))
+
+    @staticmethod
+    def _write_nobody(file: Path) -> None:
+        try:
+            places.write_bytes(file, b"{}")
+        except OSError:  # a full disk has no room for another file, but for less in this one
+            with file.open("r+b") as handle:
+                handle.write(b"{}")
+                handle.truncate()
 
     @property
     def is_mine(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrscale import disclosure
+from mrscale import disclosure, places
 from mrscale.config import Method, Study
 from mrscale.errors import RunError
 from mrscale.provenance import Clock, write_json
@@ -41,10 +41,10 @@ class RunFolder:
         Raises
         ------
         RunError
-            As :meth:`examine`, or if another process works in it.
+            As :meth:`examine`, if another process works in it, or if its disk is full.
         """
         folder = cls.examine(study)
-        with lock.locked(folder.path):
+        with lock.locked(folder.path), places.room(folder.path):
             yield cls.claim(study)
 
     @classmethod

@@ -87,6 +87,23 @@ def is_undisturbed(undisturbed: Path) -> Callable[[Path], None]:
     return check
 
 
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system of its own; a function that sets its options (size=64k, ro)."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"mounting a file system is not permitted here: {done.stderr.strip()}")
+
+    mount("size=64k")
+    yield folder, lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 class Extraction:
     """An extraction in a process of its own, with its children (a JVM, Python workers).
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 
 import pytest
 
@@ -15,23 +14,6 @@ pytestmark = pytest.mark.spark
 PAGE = 4096
 """What a file takes of a disk in memory is whole pages."""
 READ_ONLY = r"cannot be written: (it is read-only|permission is denied); mend that, or"
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A small file system of its own; a function that sets its options (size=64k, ro)."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options):
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"mounting a file system is not permitted here: {done.stderr.strip()}")
-
-    mount("size=64k")
-    yield folder, lambda options: mount(f"remount,{options}")
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 # of the finished store's size, which with the staged blocks is not enough

@@ -83,7 +83,7 @@ class Undisturbed:
     def _prepare(self) -> None:
         biobank, whole = self.folder / "biobank", self.folder / "whole"
         simulate(biobank, num_people=500, num_variants=20, num_environments=3)
-        text = (biobank / "study.toml").read_text().replace("folds = 4", "folds = 2")
+        text = "folds = 2\n" + (biobank / "study.toml").read_text()
         for file in biobank.iterdir():
             text = text.replace(f'"{file.name}"', f'"{file}"')
         whole.mkdir()
