@@ -218,7 +218,7 @@ def main() -> None:
             if time.monotonic() > end:
                 break
             place = options.folder.absolute() / f"injection-{index}"
-            shutil.rmtree(place, ignore_errors=True)
+            surroundings.clear(place)
             outcomes.append(Injection(index, study, place, s3).run())
             print(outcomes[-1], flush=True)
             with log.open("a") as handle:
