@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint docs calibrate bench faults clean
+.PHONY: help setup demo test lint docs calibrate bench faults dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -52,11 +52,19 @@ bench: setup  ## slow: measure speed, memory and size beside peers and limits
 	$(BIN)/python tests/benchmarks/streaming.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/store_objects.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/report_page.py --write docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/rehearsal.py --write docs/benchmarks.md
 
 faults: setup  ## kill processes in the middle and compare with undisturbed runs
 	$(BIN)/python -m pytest tests/faults
 	$(BIN)/python tests/faults/injections --folder faults-run --write docs/faults.md
 	$(BIN)/python tests/faults/injections/soak.py --folder faults-run --write docs/faults.md
 
+dist: setup  ## build wheel and sdist, and run the demo from the wheel in an environment of its own
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group release
+	rm -rf dist && $(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv dist/.venv
+	dist/.venv/bin/python -m pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[spark,simulate]"
+	cd dist && .venv/bin/mrscale demo --out demo-run
+
 clean:  ## remove the environment, the demo and the site
-	rm -rf $(VENV) demo-run site
+	rm -rf $(VENV) demo-run site dist faults-run

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mrscale
 from mrscale.config import Section, Study
@@ -73,3 +74,9 @@ def test_the_page_of_the_study_file_names_every_key() -> None:
     wanted = list(keys(Study))
     assert len(wanted) > 50
     assert [(name, key) for name, key in wanted if f"\n| `{key}` |" not in under[name]] == []
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == mrscale.__version__
+    assert citation["references"][0]["url"] in (ROOT / "docs/learned-instruments.md").read_text()
