@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import runpy
 import shutil
@@ -214,11 +215,11 @@ def main() -> None:
     log.touch()
     outcomes = [Outcome(**json.loads(line)) for line in log.read_text().splitlines()]
     with surroundings.object_store() as s3:
-        for index in range(len(outcomes), options.count):
+        for index in sorted(set(range(options.count)) - {one.index for one in outcomes}):
             if time.monotonic() > end:
                 break
-            place = options.folder.absolute() / f"injection-{index}"
-            surroundings.clear(place)
+            # not that of a call that was killed: what it had started may still be writing there
+            place = options.folder.absolute() / f"injection-{index}-{os.getpid()}"
             outcomes.append(Injection(index, study, place, s3).run())
             print(outcomes[-1], flush=True)
             with log.open("a") as handle:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import shutil
 import socket
 import subprocess
 import sys
@@ -37,13 +36,6 @@ def small_disk(place: Path, size: int) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def clear(place: Path) -> None:
-    """Remove what an injection that was cut off has left."""
-    if place.is_mount():
-        subprocess.run(["umount", "-l", str(place)], check=True)
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def make_room(place: Path) -> None:
