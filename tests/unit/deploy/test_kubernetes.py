@@ -20,6 +20,7 @@ KUBERNETES = Path(__file__).parents[3] / "deploy" / "kubernetes"
 OVERLAYS = sorted((KUBERNETES / "overlays").iterdir())
 VERSION = "1.31"
 STAGES = ["extract", "train", "estimate"]
+NEEDS = "needs the tools for deploy/: pip install --group deploy"
 OPERATORS = {
     "DaskCluster": "kubernetes.dask.org/v1",
     "PyTorchJob": "kubeflow.org/v1",
@@ -78,7 +79,7 @@ def as_pod(spec: Manifest) -> Manifest:
 
 
 def test_what_kustomize_makes_is_what_kubernetes_takes(manifests: list[Manifest]) -> None:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason=NEEDS)
     others = {one["kind"]: one["apiVersion"] for one in manifests if one["kind"] in OPERATORS}
     assert "DaskCluster" in others
     assert others.items() <= OPERATORS.items()
@@ -92,7 +93,7 @@ def test_what_kustomize_makes_is_what_kubernetes_takes(manifests: list[Manifest]
 
 def test_the_dask_cluster_is_one_of_the_operator(by_operators: dict[str, Manifest]) -> None:
     """Its fields are those of the operator's resource; the service is Kubernetes' own."""
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason=NEEDS)
     cluster = by_operators["DaskCluster"]
     assert cluster.keys() == {"apiVersion", "kind", "metadata", "spec"}
     worker, scheduler = cluster["spec"]["worker"], cluster["spec"]["scheduler"]
@@ -106,7 +107,7 @@ def test_the_dask_cluster_is_one_of_the_operator(by_operators: dict[str, Manifes
 
 def test_the_pytorch_job_is_one_of_the_operator(by_operators: dict[str, Manifest]) -> None:
     """The operator's own model of it loses no field and changes none."""
-    training = pytest.importorskip("kubeflow.training")
+    training = pytest.importorskip("kubeflow.training", reason=NEEDS)
     client = training.ApiClient()
 
     def read(job: Manifest) -> Any:
@@ -131,7 +132,7 @@ def test_the_pytorch_job_is_one_of_the_operator(by_operators: dict[str, Manifest
 
 def test_the_spark_application_is_one_of_the_operator(by_operators: dict[str, Manifest]) -> None:
     """The operator's own model of it loses no field and changes none."""
-    models = pytest.importorskip("kubeflow_spark_api.models")
+    models = pytest.importorskip("kubeflow_spark_api.models", reason=NEEDS)
     application = by_operators["SparkApplication"]
 
     def read(application: Manifest) -> Any:
