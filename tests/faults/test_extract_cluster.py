@@ -8,12 +8,28 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ON_SPARK = ROOT / "deploy" / "dataproc" / "on_spark.py"
+PACKAGES = Path(sysconfig.get_path("purelib"))
+HAIL = PACKAGES / "hail" / "backend" / "hail-all-spark.jar"
+ENTRYPOINT = ROOT / "deploy" / "kubernetes" / "entrypoint.sh"
+OPENED = ["java.lang", "java.lang.invoke", "java.net", "java.nio", "java.util", "sun.nio.ch"]
+"""Some of the packages that Spark opens to itself on Java 17; on Kubernetes its driver says so."""
+PROPERTIES = """
+spark.master                  {master}
+spark.executor.cores          2
+spark.driver.host             127.0.0.1
+spark.driver.port             {port}
+spark.driver.extraClassPath   {jar}
+spark.ui.enabled              false
+"""
+PATIENCE_SECONDS = 600
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -109,12 +125,9 @@ def test_the_command_line_on_the_cluster_that_spark_submit_is_told(
     environment = os.environ | {"JAVA_HOME": java_home(), "PYSPARK_PYTHON": sys.executable}
     words = ["extract", str(biobank), "--out", str(out)]
     if way == "spark-submit":
-        packages = Path(sysconfig.get_path("purelib"))
-        submit = packages / "pyspark" / "bin" / "spark-submit"
-        jar = packages / "hail" / "backend" / "hail-all-spark.jar"
+        submit = PACKAGES / "pyspark" / "bin" / "spark-submit"
         environment["PYTHONPATH"] = str(ROOT)
-        program = str(ROOT / "deploy" / "dataproc" / "on_spark.py")
-        command = [submit, *told, "--driver-class-path", str(jar), program, *words]
+        command = [submit, *told, "--driver-class-path", HAIL, ON_SPARK, *words]
     else:
         environment["PYSPARK_SUBMIT_ARGS"] = shlex.join([*told, "pyspark-shell"])
         command = [sys.executable, "-m", "mrscale", *words]
@@ -124,6 +137,84 @@ def test_the_command_line_on_the_cluster_that_spark_submit_is_told(
     assert done.returncode == 0, done.stderr[-3000:]
     assert list((tmp_path / "work").glob("app-*/*")), "no executor was started on the cluster"
     is_undisturbed(out)
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """Start the image's entrypoint with words and variables; what it prints goes to a file."""
+    started = []
+
+    def start(word, *words, **variables):
+        work = tmp_path / word
+        work.mkdir()
+        with (tmp_path / f"{word}.log").open("wb") as log:
+            process = psutil.Popen(
+                [ENTRYPOINT, word, *words],
+                env=os.environ
+                | {"JAVA_HOME": java_home(), "PYTHONPATH": str(ROOT)}
+                | {"SPARK_HOME": str(PACKAGES / "pyspark"), "PYSPARK_PYTHON": sys.executable}
+                | variables,
+                cwd=work,
+                stdout=log,
+                stderr=log,
+            )
+        started.append(process)
+        return process, tmp_path / f"{word}.log"
+
+    yield start
+    for process in started:
+        if process.is_running():
+            process.kill()
+
+
+@pytest.mark.timeout(900)
+def test_the_image_starts_driver_and_executor_as_spark_on_kubernetes_asks(
+    tmp_path, cluster, biobank, is_undisturbed, pod
+):
+    """The workers of the cluster have too few cores to start an executor: the one that there is was
+    started by the entrypoint, with the variables of a pod."""
+    address, _ = cluster
+    out, port, properties = tmp_path / "store.zarr", _free_port(), tmp_path / "spark.properties"
+    properties.write_text(PROPERTIES.format(master=address, port=port, jar=HAIL))
+    words = ["--properties-file", properties, "--class", "org.apache.spark.deploy.PythonRunner"]
+    words += [f"local://{ON_SPARK}", "extract", biobank, "--out", out]
+    driver, said = pod("driver", *words, SPARK_DRIVER_BIND_ADDRESS="127.0.0.1")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not _listens(port):
+        assert driver.poll() is None, said.read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    options = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in OPENED]
+    executor, log = pod(
+        "executor",
+        SPARK_DRIVER_URL=f"spark://CoarseGrainedScheduler@127.0.0.1:{port}",
+        SPARK_EXECUTOR_ID="1",
+        SPARK_EXECUTOR_CORES="2",
+        SPARK_EXECUTOR_MEMORY="1g",
+        SPARK_EXECUTOR_POD_IP="127.0.0.1",
+        SPARK_EXECUTOR_POD_NAME="extract-exec-1",
+        SPARK_APPLICATION_ID="extract",
+        SPARK_RESOURCE_PROFILE_ID="0",
+        SPARK_CLASSPATH=str(HAIL),
+        **{f"SPARK_JAVA_OPT_{i}": option for i, option in enumerate(options)},
+    )
+    assert driver.wait(PATIENCE_SECONDS) == 0, said.read_text()[-3000:]
+    executor.wait(60)  # it ends without its driver
+    assert "Finished task" in log.read_text()
+    assert not list((tmp_path / "work").glob("app-*/*")), "the cluster had executors of its own"
+    is_undisturbed(out)
+
+
+def test_the_image_runs_every_other_word_as_it_is():
+    done = subprocess.run(
+        [ENTRYPOINT, "echo", "two words", "driver"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "two words driver\n"
+
+
+def _listens(port):
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_port():

@@ -1,10 +1,12 @@
 """deploy/slurm on a SLURM of one node, started here: a study as a chain of jobs, one of them put
-back into the queue, gives the estimates of the same study run locally."""
+back into the queue, gives the estimates of the same study run locally, and so do Dask's workers as
+jobs."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,8 +16,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 import mrscale as mr
+from mrscale.workflow.runfolder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "deploy" / "slurm"
@@ -45,7 +49,7 @@ MpiDefault=none
 KillWait=2
 ReturnToService=2
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,defer_batch
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4096 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES State=UP MaxTime=INFINITE
 """
 SITE = """
@@ -223,3 +227,56 @@ def test_a_study_in_jobs_and_put_back_into_the_queue_is_that_run_here(slurm, stu
     meeting = str(file.parent / ".mrscale-slurm")
     running = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     assert [words[0] for words in running if meeting in " ".join(words)] == []
+
+
+ON_THE_CLUSTER = """
+import subprocess, sys
+from distributed import Client
+
+command = [sys.executable, "-m", "mrscale", "run", sys.argv[1], "--quiet"]
+subprocess.run([*command, "--scheduler", cluster.scheduler_address], check=True)
+with Client(cluster, timeout=60) as client:
+    print("done", client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter))
+cluster.close()
+"""
+
+
+def test_the_estimates_on_workers_that_are_jobs_are_those_made_here(slurm, study, tmp_path):
+    """The lines of Python are those of the page; the profile has the cores and the memory, and the
+    network, of this machine."""
+    pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue: pip install --group deploy")
+    file, expected = study
+    copy = file.with_name("there")
+    shutil.copytree(file.with_name("here"), copy)
+    folder = RunFolder(copy)
+    folder.reopen("encode")
+    folder.reopen("estimate")
+    folder.result.unlink()
+    there = file.with_name("there.toml")
+    there.write_text(
+        file.with_name("here.toml").read_text().replace('run = "here"', 'run = "there"')
+    )
+
+    page = (SLURM / "README.md").read_text()
+    home = tmp_path / "home"
+    home.mkdir()
+    made = re.findall(r"^(?:mkdir|openssl|sed) .+$", page, re.M)
+    assert len(made) == 3
+    slurm("bash", "-ec", "\n".join([f"cd {ROOT}", *made]), HOME=str(home))
+    jobqueue = home / "mrscale-dask" / "jobqueue.yaml"
+    profile = yaml.safe_load(jobqueue.read_text())
+    profile["jobqueue"]["slurm"] |= {"cores": 1, "memory": "1 GB", "interface": "lo"}
+    jobqueue.write_text(yaml.safe_dump(profile))
+    (lines,) = re.findall(r"```python\n(.*?)```", page, re.S)
+
+    told = {
+        "HOME": str(home),
+        "DASK_CONFIG": str(home / "mrscale-dask"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    out = slurm(sys.executable, "-c", lines + ON_THE_CLUSTER, there, **told)
+    assert out.startswith("tls://127.0.0.1:")
+    (transitions,) = re.findall(r"^done (\d+)$", out, re.M)
+    assert int(transitions) > 0
+    assert json.loads(folder.result.read_text())["pairs"] == expected["pairs"]
+    assert "mrscale" not in slurm("squeue", "--me", "--noheader", "--states", "RUNNING,PENDING")
