@@ -132,7 +132,11 @@ class RunFolder:
         return self.path / "report.html"
 
     def done(self, stage: str) -> str | None:
-        """Digest of what a finished stage was made from; None if it is not finished."""
+        """Digest of what a finished stage was made from; None if it is not finished, or if what it
+        made was removed."""
+        made = {"encode": self.latents, "estimate": self.result}.get(stage, self.path)
+        if not made.exists():
+            return None
         return _receipt_in(self._receipt(stage)).get("digest")
 
     def finish(self, stage: str, digest: str, clock: Clock) -> None:

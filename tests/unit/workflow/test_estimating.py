@@ -93,6 +93,13 @@ def test_a_second_call_reads_what_is_there(small_store, tmp_path):
     assert written(tmp_path) == before
 
 
+def test_results_that_were_removed_are_made_again(small_store, tmp_path):
+    asked = study(small_store, tmp_path)
+    first = estimate(asked, quiet=True)
+    (tmp_path / "run" / "result.json").unlink()
+    assert estimate(asked, quiet=True).pairs == first.pairs
+
+
 def test_another_seed_or_name_is_another_estimate(small_store, tmp_path):
     estimate(study(small_store, tmp_path), quiet=True)
     estimate(study(small_store, tmp_path, seed=9), quiet=True)

@@ -113,6 +113,7 @@ def test_a_stage_is_done_once_it_is_finished_and_until_it_is_reopened(tmp_path):
     folder.reopen("train")
     folder.finish("train", "digest", Clock())
     folder.finish("encode", "other", Clock())
+    folder.latents.mkdir()
     assert folder.done("train") == "digest"
     assert folder.clocks().keys() == {"train", "encode"}
     found = folder.clocks()["train"]
@@ -120,6 +121,8 @@ def test_a_stage_is_done_once_it_is_finished_and_until_it_is_reopened(tmp_path):
     folder.reopen("train")
     assert folder.done("train") is None
     assert folder.done("encode") == "other"
+    folder.latents.rmdir()
+    assert folder.done("encode") is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"digest": 3, "run": {}}', "[" * 10**5])
