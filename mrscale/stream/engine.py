@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, Future, LocalCluster, Security
-from distributed.comm import connect
+from distributed import Client, Future, KilledWorker, LocalCluster, Security
+from distributed.comm import CommClosedError, connect
 from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_limits
 
 from mrscale.errors import EngineError
 
-__all__ = ["MEMORY_LIMIT", "Client", "engine", "readers"]
+__all__ = ["MEMORY_LIMIT", "Client", "answered", "engine", "readers"]
 
 CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1:0"
@@ -48,7 +48,8 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
     Raises
     ------
     EngineError
-        If the address is none, or no scheduler answers there within ten seconds.
+        If the address is none, or no scheduler answers there within ten seconds; or if the
+        scheduler or all workers are gone later.
 
     Notes
     -----
@@ -59,7 +60,11 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
     with threadpool_limits(1, user_api="blas"), dask.config.set(settings):
         if scheduler:
             _require_answer(scheduler)
-            with _errors_only_raised(), Client(scheduler, timeout=CONNECT_SECONDS) as client:
+            with (
+                answered(),
+                _errors_only_raised(),
+                Client(scheduler, timeout=CONNECT_SECONDS) as client,
+            ):
                 yield client
             return
         with (
@@ -138,6 +143,25 @@ class _Answer:
                 if self.client.status != "running":
                     raise CancelledError from None
         raise TimeoutError
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Say in one sentence what it means if a result does not come.
+
+    Raises
+    ------
+    EngineError
+        If Dask's scheduler or workers are gone, or what was waited for has not come in time.
+    """
+    try:
+        yield
+    except (CancelledError, CommClosedError, KilledWorker, TimeoutError) as error:
+        raise EngineError(
+            "a chunk of the store could not be read: Dask's scheduler or workers are gone, or the "
+            f"storage does not answer ({type(error).__name__}); mend that and run the same "
+            "command again, it continues where it stopped"
+        ) from None
 
 
 @contextmanager

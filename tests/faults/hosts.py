@@ -9,19 +9,19 @@ from __future__ import annotations
 import ipaddress
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 NETWORK = ipaddress.ip_network("10.77.0.0/24")
 DEVICE = "eth0"
 """Of every host, on the switch's side named as the host."""
 _AS_HOST = 'echo "$0" >/proc/sys/kernel/hostname && exec "$@"'
-_ENDING_SECONDS = 10
+_ENDING_SECONDS = 30
 _ETC = Path("/etc/netns")
 
 
@@ -57,7 +57,9 @@ class Hosts:
     def __exit__(self, *_: object) -> None:
         self._remove()
 
-    def start(self, host: str, *command: object, log: Path, **more: object) -> subprocess.Popen[bytes]:
+    def start(
+        self, host: str, *command: object, log: Path, **more: object
+    ) -> subprocess.Popen[bytes]:
         """Start a command on a host; what it prints goes to a file."""
         environment = self.environment | {name: str(value) for name, value in more.items()}
         with log.open("ab") as handle:
@@ -75,20 +77,17 @@ class Hosts:
         return done.stdout.decode()
 
     def cut(self, host: str) -> None:
-        """Unplug a host: neither side is told, packets just do not arrive."""
-        self._plug(host, "down")
+        """Unplug a host at the switch: neither side is told, packets just do not arrive."""
+        _ip("-n", _namespace("switch"), "link", "set", host, "nomaster")
 
     def rejoin(self, host: str) -> None:
-        """Plug a host in again."""
-        self._plug(host, "up")
+        """Plug a host in, again or for the first time."""
+        _ip("-n", _namespace("switch"), "link", "set", host, "master", "switch", "up")
 
     def _on(self, host: str, command: Sequence[object]) -> list[str]:
         # each step replaces the one before, so that the process we hold is the command itself
         steps = ["ip", "netns", "exec", _namespace(host), "unshare", "--uts"]
         return [*steps, "sh", "-c", _AS_HOST, host, *map(str, command)]
-
-    def _plug(self, host: str, state: str) -> None:
-        _ip("-n", _namespace("switch"), "link", "set", host, state)
 
     def _make(self) -> None:
         if missing := [name for name in ("ip", "unshare") if not shutil.which(name)]:
@@ -106,7 +105,7 @@ class Hosts:
             (_etc(host) / "hosts").write_text(f"127.0.0.1 localhost\n{known}")
             ends = [DEVICE, "netns", space, "type", "veth", "peer", "name", host, "netns", switch]
             _ip("link", "add", *ends)
-            _ip("-n", switch, "link", "set", host, "master", "switch", "up")
+            self.rejoin(host)
             _ip("-n", space, "address", "add", f"{address}/{NETWORK.prefixlen}", "dev", DEVICE)
             for device in ("lo", DEVICE):
                 _ip("-n", space, "link", "set", device, "up")
@@ -114,23 +113,27 @@ class Hosts:
     def _remove(self) -> None:
         """End all that runs on the hosts, and take them down, however far they were made."""
         there = _namespaces()
-        on_them: list[psutil.Process] = []
         for host in self.addresses:
             if _namespace(host) in there:
-                pids = map(int, _ip("netns", "pids", _namespace(host)).split())
-                on_them += [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+                self._end_all_on(host)
             shutil.rmtree(_etc(host), ignore_errors=True)
-        for process in on_them:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        for child in self.started:
-            child.wait(_ENDING_SECONDS)
-        psutil.wait_procs(on_them, timeout=_ENDING_SECONDS)
         for name in ("switch", *self.addresses):
             if _namespace(name) in there:
                 _ip("netns", "delete", _namespace(name))
         with suppress(OSError):  # others may have theirs in it
             _ETC.rmdir()
+
+    def _end_all_on(self, host: str) -> None:
+        deadline = time.monotonic() + _ENDING_SECONDS
+        # more than one look: what is killed may just have started others
+        while pids := _ip("netns", "pids", _namespace(host)).split():
+            assert time.monotonic() < deadline, f"on {host} still run {pids}"
+            for pid in map(int, pids):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+            for child in self.started:
+                child.poll()
 
 
 def _namespace(name: str) -> str:

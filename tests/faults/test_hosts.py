@@ -10,15 +10,21 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import mrscale as mr
+from mrscale.config import load_study
+from mrscale.workflow.runfolder import RunFolder
 
 ROOT = Path(__file__).parents[2]
-Hosts = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("hosts.py")))).Hosts
+_beside = (
+    runpy.run_path(str(Path(__file__).with_name(name))) for name in ("hosts.py", "trainings.py")
+)
+machines, trainings = (SimpleNamespace(**names) for names in _beside)
 HEAD, NORTH, SOUTH = "head", "north", "south"
 BUCKET = "s3://cohort"
 PATIENCE_SECONDS = 240
@@ -59,7 +65,7 @@ class Cluster:
     """Spark, Dask and S3 on three hosts: what serves is on the head, workers are on the others."""
 
     def __init__(self, hosts, folder):
-        self.hosts, self.folder = hosts, folder
+        self.hosts, self.folder, self._log_of = hosts, folder, {}
         self.spark, self.dask = f"spark://{HEAD}:7077", f"tcp://{HEAD}:8786"
         self._serve_s3()
         self._serve_spark()
@@ -74,11 +80,13 @@ class Cluster:
 
     def start(self, host, *command, log, **more):
         """Start a command on a host."""
-        return self.hosts.start(host, *command, log=self.folder / f"{log}.log", **more)
+        process = self.hosts.start(host, *command, log=self.folder / f"{log}.log", **more)
+        self._log_of[process.pid] = log
+        return process
 
-    def mrscale(self, *words, log, **more):
-        """Start ``mrscale`` on the head."""
-        return self.start(HEAD, sys.executable, "-m", "mrscale", *words, log=log, **more)
+    def mrscale(self, host, *words, log, **more):
+        """Start ``mrscale`` on a host."""
+        return self.start(host, sys.executable, "-m", "mrscale", *words, log=log, **more)
 
     def extract(self, study, log):
         """Start the extraction, on Spark's workers."""
@@ -95,7 +103,7 @@ class Cluster:
         for name, value in conf.items():
             told += ["--conf", f"spark.{name}={value}"]
         submitted = {"PYSPARK_SUBMIT_ARGS": shlex.join([*told, "pyspark-shell"])}
-        return self.mrscale("extract", study, "--quiet", log=log, **submitted)
+        return self.mrscale(HEAD, "extract", study, "--quiet", log=log, **submitted)
 
     def train(self, study, log):
         """Start the training, a rank on each of Spark's and Dask's workers' hosts."""
@@ -105,16 +113,24 @@ class Cluster:
         command += ["-m", "mrscale", "train", study, "--quiet"]
         return [self.start(host, *command, log=f"{log}-{host}") for host in (NORTH, SOUTH)]
 
-    def run(self, study, log):
+    def estimate(self, study, log, host=HEAD):
         """Start what comes after the training, on Dask's workers."""
-        return self.mrscale("run", study, "--scheduler", self.dask, "--quiet", log=log)
+        words = ["run", study, "--scheduler", self.dask, "--quiet"]
+        return self.mrscale(host, *words, log=log)
+
+    def finish(self, *processes):
+        """Wait for commands, which must succeed."""
+        for process in processes:
+            code = process.wait(PATIENCE_SECONDS)
+            assert code == 0, self.log(self._log_of[process.pid])[-3000:]
 
     def wait_until(self, condition):
         """Wait while all that was started and has not been waited for runs."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
-            ended = [p.args for p in self.hosts.started if p.returncode is None and p.poll()]
-            assert not ended, f"ended too early: {ended}"
+            waited_for = [p for p in self.hosts.started if p.returncode is None]
+            ended = [self._log_of[p.pid] for p in waited_for if p.poll() is not None]
+            assert not ended, f"too early: {[(name, self.log(name)[-3000:]) for name in ended]}"
             assert time.monotonic() < deadline, "that did not come in time"
             time.sleep(0.01)
 
@@ -180,7 +196,7 @@ def cluster(tmp_path_factory):
     pytest.importorskip("hail")
     pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
-    hosts = Hosts((HEAD, NORTH, SOUTH), _environment())
+    hosts = machines.Hosts((HEAD, NORTH, SOUTH), _environment())
     try:
         hosts.__enter__()
     except RuntimeError as error:
@@ -192,66 +208,124 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def biobank(tmp_path_factory):
-    """The folder of a simulated biobank."""
+def study(tmp_path_factory):
+    """Write a study file of one simulated biobank; its run folder is named as the file is."""
     pytest.importorskip("msprime")
     folder = tmp_path_factory.mktemp("biobank")
     mr.simulate(folder, num_people=500, num_variants=20, num_environments=3)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def study(biobank):
-    """Write a study file: its run folder, and where its store will be."""
+    text = (folder / "study.toml").read_text()
 
     def write(run, store):
-        text = (biobank / "study.toml").read_text()
-        text = text.replace('run = "run"', f'run = "{run}"\nstore = "{store}"\nfolds = 2')
-        file = biobank / f"{run}.toml"
-        file.write_text(text + ENCODER)
+        file = folder / f"{run}.toml"
+        head = f'run = "{run}"\nstore = "{store}"\nfolds = 2'
+        file.write_text(text.replace('run = "run"', head) + ENCODER)
         return file
 
     return write
 
 
-def finished(cluster, process, log):
-    code = process.wait(PATIENCE_SECONDS)
-    assert code == 0, cluster.log(log)[-3000:]
-
-
-def result_of(file):
-    return json.loads(file.with_suffix("").joinpath("result.json").read_text())["pairs"]
-
-
 @pytest.fixture(scope="module")
 def alone(cluster, study):
-    """The study on one host, with a store in a folder: digests of its store and its results."""
+    """The study on one host, with a store in a folder, and digests of that store."""
     file = study("alone", "alone.zarr")
-    finished(cluster, cluster.mrscale("run", file, "--quiet", log="alone"), "alone")
-    return SimpleNamespace(
-        digests=cluster.digests(file.with_name("alone.zarr")),
-        file=file,
-        pairs=result_of(file),
-    )
+    cluster.finish(cluster.mrscale(HEAD, "run", file, "--quiet", log="alone"))
+    return SimpleNamespace(file=file, digests=cluster.digests(file.with_suffix(".zarr")))
 
 
 @pytest.fixture(scope="module")
 def together(cluster, study):
-    """The study on three hosts, and its run folder as it was after the training."""
-    file = study("together", f"{BUCKET}/together.zarr")
-    started = time.monotonic()
-    finished(cluster, cluster.extract(file, "extract"), "extract")
-    print("extract", time.monotonic() - started)
-    for process, host in zip(cluster.train(file, "train"), (NORTH, SOUTH), strict=True):
-        finished(cluster, process, f"train-{host}")
-    print("train", time.monotonic() - started)
+    """The study on three hosts, and a copy of its run folder as the training left it."""
+    store = f"{BUCKET}/together.zarr"
+    file = study("together", store)
+    cluster.finish(cluster.extract(file, "extract"))
+    cluster.finish(*cluster.train(file, "train"))
     trained = file.with_name("trained")
     shutil.copytree(file.with_suffix(""), trained)
-    finished(cluster, cluster.run(file, "run"), "run")
-    print("run", time.monotonic() - started)
-    return SimpleNamespace(file=file, store=f"{BUCKET}/together.zarr", trained=trained)
+    cluster.finish(cluster.estimate(file, "estimate"))
+    return SimpleNamespace(file=file, store=store, trained=trained)
+
+
+def results_of(file):
+    """The estimates of a study, and its latents to the byte."""
+    run = file.with_suffix("")
+    latents = [path for path in (run / "latents.zarr").rglob("*") if path.is_file()]
+    return (
+        json.loads((run / "result.json").read_text())["pairs"],
+        {path.relative_to(run): path.read_bytes() for path in latents},
+    )
+
+
+@contextmanager
+def cut_off(cluster, host):
+    """A host cannot be reached in the block, and can again after it."""
+    cluster.hosts.cut(host)
+    try:
+        yield
+    finally:
+        cluster.hosts.rejoin(host)
 
 
 def test_three_hosts_give_the_study_of_one(cluster, alone, together):
+    for host in (NORTH, SOUTH):
+        assert list((cluster.folder / host).glob("app-*/*")), f"Spark had nothing to do on {host}"
     assert cluster.digests(together.store) == alone.digests
-    assert result_of(together.file) == alone.pairs
+    assert results_of(together.file) == results_of(alone.file)
+
+
+def test_an_extraction_goes_on_without_a_host_that_is_cut_off(cluster, alone, study):
+    store = f"{BUCKET}/cut.zarr"
+    file = study("cut-extract", store)
+    extraction = cluster.extract(file, "cut-extract")
+    cluster.wait_until(lambda: f'"PUT {store.removeprefix("s3:/")}/extraction' in cluster.log("s3"))
+    with cut_off(cluster, NORTH):
+        cluster.finish(extraction)
+    log = (file.with_suffix("") / "logs" / "hail.log").read_text()
+    assert "Lost executor" in log, "nothing was missed of the host"
+    cluster.finish(cluster.extract(file, "again-extract"))
+    assert cluster.digests(store) == alone.digests
+
+
+def test_a_training_cut_in_two_ends_on_both_sides_and_is_continued(cluster, together, study):
+    file = study("cut-train", together.store)
+    folder = RunFolder(file.with_suffix(""))
+    north, south = cluster.train(file, "cut-train")
+    cluster.wait_until(folder.checkpoint("flow").exists)
+    with cut_off(cluster, SOUTH):
+        assert north.wait(PATIENCE_SECONDS) == 1
+        # torchrun itself waits there until the system gives its connections up
+        cluster.wait_until(lambda: "Error:" in cluster.log(f"cut-train-{SOUTH}"))
+        south.kill()
+        south.wait()
+    for host in (NORTH, SOUTH):
+        lines = cluster.log(f"cut-train-{host}").splitlines()
+        (error,) = [line for line in lines if line.startswith("Error:")]
+        assert error.startswith("Error: another training rank is gone, or gave no answer for 2 min")
+        assert error.endswith("run the same command again, it continues from the last checkpoint")
+    assert trainings.step_of(folder.checkpoint("flow")) < load_study(file).encoder.steps
+    cluster.finish(*cluster.train(file, "again-train"))
+    trainings.same_training(load_study(file), folder, RunFolder(together.trained))
+
+
+def test_estimates_go_on_without_a_host_that_is_cut_off(cluster, together, study):
+    file = study("cut-estimate", together.store)
+    shutil.copytree(together.trained, file.with_suffix(""))
+    estimation = cluster.estimate(file, "cut-estimate")
+    cluster.wait_until((RunFolder(file.with_suffix("")).latents / "zarr.json").exists)
+    with cut_off(cluster, NORTH):
+        cluster.finish(estimation)
+    assert "Remove worker" in cluster.log("scheduler"), "nothing was missed of the host"
+    assert results_of(file) == results_of(together.file)
+
+
+def test_a_host_that_estimates_and_is_cut_off_says_so(cluster, together, study):
+    file = study("cut-off", together.store)
+    shutil.copytree(together.trained, file.with_suffix(""))
+    estimation = cluster.estimate(file, "cut-off", host=SOUTH)
+    cluster.wait_until((RunFolder(file.with_suffix("")).latents / "zarr.json").exists)
+    with cut_off(cluster, SOUTH):
+        assert estimation.wait(PATIENCE_SECONDS) == 1
+    (error,) = cluster.log("cut-off").splitlines()
+    assert error.startswith("Error: a chunk of the store could not be read: Dask's scheduler or")
+    assert error.endswith("run the same command again, it continues where it stopped")
+    cluster.finish(cluster.estimate(file, "again-estimate"))
+    assert results_of(file) == results_of(together.file)
