@@ -49,6 +49,11 @@ class Hosts:
     def __enter__(self) -> Hosts:
         try:
             self._make()
+            for host in self.addresses:
+                self.run(host, "true")
+        except (OSError, subprocess.CalledProcessError) as error:
+            self._remove()
+            raise RuntimeError(f"this machine makes no hosts: {error}") from None
         except BaseException:
             self._remove()
             raise
@@ -62,7 +67,7 @@ class Hosts:
     ) -> subprocess.Popen[bytes]:
         """Start a command on a host; what it prints goes to a file."""
         environment = self.environment | {name: str(value) for name, value in more.items()}
-        with log.open("ab") as handle:
+        with log.open("wb") as handle:
             process = subprocess.Popen(
                 self._on(host, command), env=environment, stdout=handle, stderr=handle
             )
@@ -91,7 +96,7 @@ class Hosts:
 
     def _make(self) -> None:
         if missing := [name for name in ("ip", "unshare") if not shutil.which(name)]:
-            raise RuntimeError(f"hosts on one machine need the programs {missing}")
+            raise OSError(f"it lacks the programs {missing}")
         # a switch in a namespace of its own: no address and no firewall of this machine is touched
         switch = _namespace("switch")
         _ip("netns", "add", switch)
@@ -154,7 +159,7 @@ def _etc(host: str) -> Path:
 def _ip(*words: Any) -> str:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"this machine makes no hosts: ip {' '.join(words)}: {done.stderr}")
+        raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout
 
 

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,13 +28,15 @@ _beside = (
 machines, trainings = (SimpleNamespace(**names) for names in _beside)
 HEAD, NORTH, SOUTH = "head", "north", "south"
 BUCKET = "s3://cohort"
-PATIENCE_SECONDS = 240
+SCHEDULER = f"dask-scheduler-{HEAD}"
+"""Name of the log of the Dask scheduler that was started last."""
+PATIENCE_SECONDS = 600
 """For machines that are busy, and for torch, which waits for a rank that is silent."""
 
 pytestmark = [
     pytest.mark.spark,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are root's to make"),
 ]
 
@@ -65,13 +68,11 @@ class Cluster:
     """Spark, Dask and S3 on three hosts: what serves is on the head, workers are on the others."""
 
     def __init__(self, hosts, folder):
-        self.hosts, self.folder, self._log_of = hosts, folder, {}
-        self.spark, self.dask = f"spark://{HEAD}:7077", f"tcp://{HEAD}:8786"
+        self.hosts, self.folder = hosts, folder
+        self.spark = f"spark://{HEAD}:7077"
+        self._log_of, self._dask = {}, []
         self._serve_s3()
         self._serve_spark()
-        self._serve_dask()
-        self.wait_until(lambda: self.log("master").count("Registering worker") == 2)
-        self.wait_until(lambda: self.log("scheduler").count("Register worker") == 2)
 
     def log(self, name):
         """What a command has printed so far."""
@@ -106,7 +107,7 @@ class Cluster:
         return self.mrscale(HEAD, "extract", study, "--quiet", log=log, **submitted)
 
     def train(self, study, log):
-        """Start the training, a rank on each of Spark's and Dask's workers' hosts."""
+        """Start the training, a rank on each host that works."""
         options = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
         options += ["--rdzv-endpoint", f"{NORTH}:29400", "--rdzv-id", log]
         command = [sys.executable, "-m", "torch.distributed.run", *options]
@@ -114,9 +115,9 @@ class Cluster:
         return [self.start(host, *command, log=f"{log}-{host}") for host in (NORTH, SOUTH)]
 
     def estimate(self, study, log, host=HEAD):
-        """Start what comes after the training, on Dask's workers."""
-        words = ["run", study, "--scheduler", self.dask, "--quiet"]
-        return self.mrscale(host, *words, log=log)
+        """Start what comes after the training, on a Dask cluster of its own."""
+        address = self._serve_dask()
+        return self.mrscale(host, "run", study, "--scheduler", address, "--quiet", log=log)
 
     def finish(self, *processes):
         """Wait for commands, which must succeed."""
@@ -124,13 +125,14 @@ class Cluster:
             code = process.wait(PATIENCE_SECONDS)
             assert code == 0, self.log(self._log_of[process.pid])[-3000:]
 
-    def wait_until(self, condition):
-        """Wait while all that was started and has not been waited for runs."""
+    def wait_until(self, condition, *processes):
+        """Wait while commands run."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
-            waited_for = [p for p in self.hosts.started if p.returncode is None]
-            ended = [self._log_of[p.pid] for p in waited_for if p.poll() is not None]
-            assert not ended, f"too early: {[(name, self.log(name)[-3000:]) for name in ended]}"
+            ended = [
+                self.log(self._log_of[p.pid])[-3000:] for p in processes if p.poll() is not None
+            ]
+            assert not ended, f"too early: {ended}"
             assert time.monotonic() < deadline, "that did not come in time"
             time.sleep(0.01)
 
@@ -142,35 +144,45 @@ class Cluster:
 
     def _serve_s3(self):
         command = [sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", "5000"]
-        self.start(HEAD, *command, log="s3")
-        self.wait_until(lambda: "Running on" in self.log("s3"))
+        server = self.start(HEAD, *command, log="s3")
+        self.wait_until(lambda: "Running on" in self.log("s3"), server)
         self.hosts.run(HEAD, sys.executable, "-c", MAKE_BUCKET, BUCKET)
 
     def _serve_spark(self):
+        import pyspark
+
+        home = Path(pyspark.__file__).parent
+
         def start(host, kind, *words):
-            import pyspark
+            # pip's pyspark has no sbin/start-master.sh
+            program = [home / "bin" / "spark-class", f"org.apache.spark.deploy.{kind}"]
+            where = {"SPARK_HOME": home, "SPARK_LOCAL_IP": host}
+            where["SPARK_WORKER_DIR"] = self.folder / host
+            command = [*program, "--host", host, "--webui-port", "0", *words]
+            return self.start(host, *command, log=f"spark-{host}", **where)
 
-            program = Path(pyspark.__file__).parent / "bin" / "spark-class"
-            command = [program, f"org.apache.spark.deploy.{kind}", "--host", host, *words]
-            log = "master" if host == HEAD else f"spark-{host}"
-            where = {"SPARK_HOME": program.parents[1], "SPARK_LOCAL_IP": host}
-            self.start(host, *command, log=log, SPARK_WORKER_DIR=self.folder / host, **where)
-
-        start(HEAD, "master.Master", "--port", "7077", "--webui-port", "0")
-        for host in (NORTH, SOUTH):
-            words = ["--cores", "1", "--memory", "1g", "--webui-port", "0"]
-            start(host, "worker.Worker", *words, self.spark)
+        servers = [start(HEAD, "master.Master", "--port", "7077")]
+        words = ["--cores", "1", "--memory", "1g", self.spark]
+        servers += [start(host, "worker.Worker", *words) for host in (NORTH, SOUTH)]
+        master = f"spark-{HEAD}"
+        self.wait_until(lambda: self.log(master).count("Registering worker") == 2, *servers)
 
     def _serve_dask(self):
-        def start(host, kind, *words, log):
-            command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard"]
-            self.start(host, *command, "--host", host, *words, log=log)
+        for process in self._dask:  # those that were cut off have ended already
+            process.kill()
+            process.wait()
 
-        start(HEAD, "scheduler", "--port", "8786", log="scheduler")
-        for host in (NORTH, SOUTH):
-            words = ["--nworkers", "1", "--nthreads", "1", "--no-nanny"]
-            words += ["--local-directory", self.folder]
-            start(host, "worker", *words, self.dask, log=f"dask-{host}")
+        def start(host, kind, *words):
+            command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard"]
+            return self.start(host, *command, "--host", host, *words, log=f"dask-{kind}-{host}")
+
+        address = f"tcp://{HEAD}:8786"
+        words = ["--nworkers", "1", "--nthreads", "1", "--no-nanny"]
+        words += ["--local-directory", self.folder, address]
+        self._dask = [start(HEAD, "scheduler", "--port", "8786")]
+        self._dask += [start(host, "worker", *words) for host in (NORTH, SOUTH)]
+        self.wait_until(lambda: self.log(SCHEDULER).count("Register worker") == 2, *self._dask)
+        return address
 
 
 def _environment():
@@ -182,7 +194,7 @@ def _environment():
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://{HEAD}:5000",
         "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "20s",
-        "GLOO_SOCKET_IFNAME": "eth0",
+        "GLOO_SOCKET_IFNAME": machines.DEVICE,
         "JAVA_HOME": str(Path(find_java().path).resolve().parent.parent),
         "NO_PROXY": "*",
         "OMP_NUM_THREADS": "1",
@@ -226,10 +238,16 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(cluster, study):
-    """The study on one host, with a store in a folder, and digests of that store."""
-    file = study("alone", "alone.zarr")
-    cluster.finish(cluster.mrscale(HEAD, "run", file, "--quiet", log="alone"))
-    return SimpleNamespace(file=file, digests=cluster.digests(file.with_suffix(".zarr")))
+    """The study on one host, run when it is first asked for: its file and digests of its store,
+    which is in a folder."""
+
+    @cache
+    def run():
+        file = study("alone", "alone.zarr")
+        cluster.finish(cluster.mrscale(HEAD, "run", file, "--quiet", log="alone"))
+        return SimpleNamespace(file=file, digests=cluster.digests(file.with_suffix(".zarr")))
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -265,32 +283,13 @@ def cut_off(cluster, host):
         cluster.hosts.rejoin(host)
 
 
-def test_three_hosts_give_the_study_of_one(cluster, alone, together):
-    for host in (NORTH, SOUTH):
-        assert list((cluster.folder / host).glob("app-*/*")), f"Spark had nothing to do on {host}"
-    assert cluster.digests(together.store) == alone.digests
-    assert results_of(together.file) == results_of(alone.file)
-
-
-def test_an_extraction_goes_on_without_a_host_that_is_cut_off(cluster, alone, study):
-    store = f"{BUCKET}/cut.zarr"
-    file = study("cut-extract", store)
-    extraction = cluster.extract(file, "cut-extract")
-    cluster.wait_until(lambda: f'"PUT {store.removeprefix("s3:/")}/extraction' in cluster.log("s3"))
-    with cut_off(cluster, NORTH):
-        cluster.finish(extraction)
-    log = (file.with_suffix("") / "logs" / "hail.log").read_text()
-    assert "Lost executor" in log, "nothing was missed of the host"
-    cluster.finish(cluster.extract(file, "again-extract"))
-    assert cluster.digests(store) == alone.digests
-
-
-def test_a_training_cut_in_two_ends_on_both_sides_and_is_continued(cluster, together, study):
+def test_a_training_cut_in_two_ends_on_both_sides_and_is_continued(cluster, together, alone, study):
     file = study("cut-train", together.store)
     folder = RunFolder(file.with_suffix(""))
     north, south = cluster.train(file, "cut-train")
-    cluster.wait_until(folder.checkpoint("flow").exists)
+    cluster.wait_until(folder.checkpoint("flow").exists, north, south)
     with cut_off(cluster, SOUTH):
+        alone()  # meanwhile: the ranks are silent, and the head is not asked for anything
         assert north.wait(PATIENCE_SECONDS) == 1
         # torchrun itself waits there until the system gives its connections up
         cluster.wait_until(lambda: "Error:" in cluster.log(f"cut-train-{SOUTH}"))
@@ -306,14 +305,35 @@ def test_a_training_cut_in_two_ends_on_both_sides_and_is_continued(cluster, toge
     trainings.same_training(load_study(file), folder, RunFolder(together.trained))
 
 
+def test_three_hosts_give_the_study_of_one(cluster, alone, together):
+    for host in (NORTH, SOUTH):
+        assert list((cluster.folder / host).glob("app-*/*")), f"Spark had nothing to do on {host}"
+    assert cluster.digests(together.store) == alone().digests
+    assert results_of(together.file) == results_of(alone().file)
+
+
+def test_an_extraction_goes_on_without_a_host_that_is_cut_off(cluster, alone, study):
+    store = f"{BUCKET}/cut.zarr"
+    file = study("cut-extract", store)
+    extraction = cluster.extract(file, "cut-extract")
+    claim = f'"PUT {store.removeprefix("s3:/")}/extraction.json'
+    cluster.wait_until(lambda: claim in cluster.log("s3"), extraction)
+    with cut_off(cluster, NORTH):
+        cluster.finish(extraction)
+    log = (file.with_suffix("") / "logs" / "hail.log").read_text()
+    assert "Lost executor" in log, "nothing was missed of the host"
+    cluster.finish(cluster.extract(file, "again-extract"))
+    assert cluster.digests(store) == alone().digests
+
+
 def test_estimates_go_on_without_a_host_that_is_cut_off(cluster, together, study):
     file = study("cut-estimate", together.store)
     shutil.copytree(together.trained, file.with_suffix(""))
     estimation = cluster.estimate(file, "cut-estimate")
-    cluster.wait_until((RunFolder(file.with_suffix("")).latents / "zarr.json").exists)
+    cluster.wait_until(lambda: "Receive client" in cluster.log(SCHEDULER), estimation)
     with cut_off(cluster, NORTH):
         cluster.finish(estimation)
-    assert "Remove worker" in cluster.log("scheduler"), "nothing was missed of the host"
+    assert "Remove worker" in cluster.log(SCHEDULER), "nothing was missed of the host"
     assert results_of(file) == results_of(together.file)
 
 
@@ -321,7 +341,7 @@ def test_a_host_that_estimates_and_is_cut_off_says_so(cluster, together, study):
     file = study("cut-off", together.store)
     shutil.copytree(together.trained, file.with_suffix(""))
     estimation = cluster.estimate(file, "cut-off", host=SOUTH)
-    cluster.wait_until((RunFolder(file.with_suffix("")).latents / "zarr.json").exists)
+    cluster.wait_until(lambda: "Receive client" in cluster.log(SCHEDULER), estimation)
     with cut_off(cluster, SOUTH):
         assert estimation.wait(PATIENCE_SECONDS) == 1
     (error,) = cluster.log("cut-off").splitlines()
