@@ -122,6 +122,8 @@ class Hosts:
             if _namespace(host) in there:
                 self._end_all_on(host)
             shutil.rmtree(_etc(host), ignore_errors=True)
+        for child in self.started:
+            child.wait(_ENDING_SECONDS)
         for name in ("switch", *self.addresses):
             if _namespace(name) in there:
                 _ip("netns", "delete", _namespace(name))
@@ -137,8 +139,6 @@ class Hosts:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
-            for child in self.started:
-                child.poll()
 
 
 def _namespace(name: str) -> str:
