@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, Future, LocalCluster, Security
-from distributed.comm import connect
+from distributed import Client, Future, KilledWorker, LocalCluster, Security
+from distributed.comm import CommClosedError, connect
 from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_limits
 
 from mrscale.errors import EngineError
 
-__all__ = ["MEMORY_LIMIT", "Client", "engine", "readers"]
+__all__ = ["MEMORY_LIMIT", "Client", "answered", "engine", "readers"]
 
 CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1:0"
@@ -47,7 +47,8 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
     Raises
     ------
     EngineError
-        If the address is none, or no scheduler answers there within ten seconds.
+        If the address is none, or no scheduler answers there within ten seconds; or if the
+        scheduler or all workers are gone later.
 
     Notes
     -----
@@ -59,8 +60,9 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
         if scheduler:
             _require_answer(scheduler)
             with (
-                _errors_only_raised(),
+                answered(),
                 _enough_memory("a Dask worker"),
+                _errors_only_raised(),
                 Client(scheduler, timeout=CONNECT_SECONDS) as client,
             ):
                 yield client
@@ -153,6 +155,25 @@ def _enough_memory(whose: str) -> Iterator[None]:
             f"the memory of {whose} is too small for a block of people on each of its threads; use "
             "fewer cores (taskset, or the threads of a worker) or more memory; chunks of fewer "
             "people or fewer variants take less"
+        ) from None
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Say in one sentence what it means if a result does not come.
+
+    Raises
+    ------
+    EngineError
+        If Dask's scheduler or workers are gone, or what was waited for has not come in time.
+    """
+    try:
+        yield
+    except (CancelledError, CommClosedError, KilledWorker, TimeoutError) as error:
+        raise EngineError(
+            "a chunk of the store could not be read: Dask's scheduler or workers are gone, or the "
+            f"storage does not answer ({type(error).__name__}); mend that and run the same "
+            "command again, it continues where it stopped"
         ) from None
 
 

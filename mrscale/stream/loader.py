@@ -6,22 +6,17 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
-from distributed import KilledWorker
-from distributed.comm import CommClosedError
 from numpy.typing import NDArray
 
-from mrscale.errors import EngineError
 from mrscale.sampling.plan import Plan, Rows
 from mrscale.store.reader import GenotypeStore
-from mrscale.stream.engine import Readers
+from mrscale.stream.engine import Readers, answered
 
 T = TypeVar("T")
 Batch = tuple[NDArray[Any], NDArray[np.int16]]
@@ -205,23 +200,10 @@ class _Chunks:
 
     def _decoded(self, chunk: int) -> NDArray[Any]:
         if not isinstance(self._held[chunk], np.ndarray):
-            with _answered():
+            with answered():
                 self._held[chunk] = self._held[chunk].result(READ_SECONDS)
         decoded: NDArray[Any] = self._held[chunk]
         return decoded
-
-
-@contextmanager
-def _answered() -> Iterator[None]:
-    """Say what it means if a result does not come."""
-    try:
-        yield
-    except (CancelledError, CommClosedError, KilledWorker, TimeoutError) as error:
-        raise EngineError(
-            "a chunk of the store could not be read: Dask's scheduler or workers are gone, or the "
-            f"storage does not answer ({type(error).__name__}); mend that and run the same "
-            "command, it continues from the last checkpoint"
-        ) from None
 
 
 def ahead(start: Callable[[], Iterator[T]], most: int) -> Iterator[T]:

@@ -20,7 +20,10 @@ from torch import Tensor, distributed, multiprocessing
 from mrscale import stopping
 from mrscale.errors import EngineError
 
-TIMEOUT = timedelta(minutes=10)
+MEETING = timedelta(minutes=10)
+"""For ranks to come together: one may have read, or waited for a machine, longer than others."""
+SILENCE = timedelta(minutes=2)
+"""After which a rank that others wait for is given up: a host that is cut off takes no leave."""
 GRACE_SECONDS = 10
 STOP_SECONDS = 8
 """For ranks that are asked to end: schedulers kill what is there after ten or more."""
@@ -39,7 +42,7 @@ class Ranks:
         Raises
         ------
         EngineError
-            If another rank is gone.
+            If another rank is gone, or silent for longer than ``SILENCE``.
         """
         if self.world > 1:
             try:
@@ -47,7 +50,13 @@ class Ranks:
             except RuntimeError as error:
                 # this rank only suffers: let the one that broke be the first to be heard
                 time.sleep(GRACE_SECONDS)
-                raise EngineError(f"another training rank is gone: {error}") from None
+                # gloo begins with the place in its own source
+                reason = str(error).strip().splitlines()[0].rpartition("] ")[2]
+                raise EngineError(
+                    f"another training rank is gone, or gave no answer for {_minutes(SILENCE)} "
+                    f"({reason}); mend that and run the same command again, it continues from the "
+                    "last checkpoint"
+                ) from None
         return tensor
 
     def wait(self) -> None:
@@ -99,7 +108,13 @@ def best_device(asked: str = "auto") -> torch.device:
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """Join the process group that the environment describes (``RANK`` and ``WORLD_SIZE`` as
-    torchrun sets them); alone without one."""
+    torchrun sets them); alone without one.
+
+    Raises
+    ------
+    EngineError
+        If not all ranks come within ``MEETING``.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks()
@@ -108,19 +123,34 @@ def joined() -> Iterator[Ranks]:
     # in the store that torchrun keeps, and wait for ever
     if not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        store, rank, _ = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+        store, rank, _ = next(distributed.rendezvous("env://", timeout=MEETING))
         # torchrun keeps its store over restarts, and in it the addresses of ranks that are gone
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = distributed.PrefixStore(attempt, store)
+        _meet(store, rank, world)
         distributed.init_process_group(
-            backend,
-            store=distributed.PrefixStore(attempt, store),
-            rank=rank,
-            world_size=world,
-            timeout=TIMEOUT,
+            backend, store=store, rank=rank, world_size=world, timeout=SILENCE
         )
         # threads of gloo that still run when the interpreter ends would abort the process
         atexit.register(distributed.destroy_process_group)
     yield Ranks(distributed.get_rank(), world)
+
+
+def _meet(store: distributed.Store, rank: int, world: int) -> None:
+    """Wait for all ranks; from then on none may be silent for long."""
+    store.set(f"here/{rank}", "")
+    try:
+        store.wait([f"here/{other}" for other in range(world)], MEETING)
+    except RuntimeError:
+        raise EngineError(
+            f"a training of {world} ranks needs all of them, and some did not come within "
+            f"{_minutes(MEETING)}; see what they say and whether their machines can be reached, "
+            "then start all of them again"
+        ) from None
+
+
+def _minutes(span: timedelta) -> str:
+    return f"{span.total_seconds() / 60:.0f} minutes"
 
 
 @contextmanager

@@ -153,7 +153,8 @@ def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
     effort = Effort(
         settings.restarts, settings.steps, settings.batch_size, first_layer=settings.first_layer
     )
-    with joined() as ranks, dosages_to_train_on(study, store) as dosages:
+    # joined when it has read: from then on no rank waits long for another
+    with dosages_to_train_on(study, store) as dosages, joined() as ranks:
         shared: dict[str, Any] = {
             "seed": study.seed,
             "ranks": ranks,

@@ -1,19 +1,26 @@
-"""A worker process is killed -9 in the middle of a reduction: same bits as without."""
+"""A worker process is killed -9 in the middle of a reduction: same bits as without; or the
+scheduler is: one sentence."""
 
 from __future__ import annotations
 
 import os
+import runpy
 import signal
+from operator import add
 from pathlib import Path
 
 import numpy as np
+import pytest
 from distributed import Client, LocalCluster
 from numpy.testing import assert_array_equal
 
+from mrscale.errors import EngineError
 from mrscale.sampling.plan import blocks
 from mrscale.stats.moments import Moments
-from mrscale.stream.reduce import reduce_blocks
+from mrscale.stream.engine import engine
+from mrscale.stream.reduce import map_blocks, reduce_blocks
 
+Cluster = runpy.run_path(str(Path(__file__).with_name("trainings.py")))["Cluster"]
 CUTS = blocks(64 * 100, 100)
 
 
@@ -65,3 +72,25 @@ def test_a_killed_worker_changes_no_bit(tmp_path):
     assert str(victims[0]) in pids
     assert len(starts) > len(CUTS), "nothing was lost: the kill came too late"
     assert {int(start) for start in starts} == {cut.start for cut in CUTS}
+
+
+@pytest.mark.parametrize(
+    "pass_over", [map_blocks, lambda *words, **more: reduce_blocks(*words, add, **more)]
+)
+def test_without_its_scheduler_a_pass_ends_with_one_sentence(pass_over, tmp_path):
+    def block(rows: slice) -> int:
+        import time
+
+        time.sleep(0.02)  # so that there is a middle
+        return rows.start
+
+    with Cluster(tmp_path, 1) as cluster:
+
+        def progress(amount: float = 1, *, note: str = "") -> None:
+            cluster.scheduler.kill()
+
+        with (
+            pytest.raises(EngineError, match=r"Dask's scheduler or workers are gone.*stopped$"),
+            engine(cluster.address) as client,
+        ):
+            pass_over(client, CUTS, block, progress=progress)

@@ -76,7 +76,7 @@ def test_without_its_dask_scheduler_training_ends_and_is_continued(store, undist
         assert running.process.wait(60) == 1, running.output
     (message,) = running.output.splitlines()
     assert message.startswith("Error: a chunk of the store could not be read: Dask's scheduler")
-    assert message.endswith("it continues from the last checkpoint")
+    assert message.endswith("it continues where it stopped")
     assert trainings.step_of(folder.checkpoint(method)) < study.encoder.steps
     assert not folder.encoder(method, 0).exists()
     kept = [folder.encoder(done, fold) for done in before for fold in range(study.folds)]
