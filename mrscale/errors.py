@@ -42,7 +42,7 @@ class RunError(MrscaleError):
 
 
 class EngineError(MrscaleError):
-    """An engine (Java, Spark, Hail, Dask, torch) is missing or failed."""
+    """An engine (Java, Spark, Hail, Dask, torch) or an object store is missing or failed."""
 
 
 class MissingExtraError(MrscaleError, ImportError):

@@ -10,15 +10,25 @@ import errno
 import io
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar, cast
 
 import fsspec
 
-from mrscale.errors import InputError, MissingExtraError, MrscaleError, RunError, StoreError
+from mrscale.errors import (
+    EngineError,
+    InputError,
+    MissingExtraError,
+    MrscaleError,
+    RunError,
+    StoreError,
+)
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _BUCKETS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _EXTRAS = _BUCKETS | {"http": "http", "https": "http"}
 _CLIENTS = ("botocore", "aiobotocore", "gcsfs", "google", "aiohttp", "requests")
@@ -39,24 +49,62 @@ def join(path: str | Path, *names: str) -> str:
     return "/".join([str(path).rstrip("/"), *names])
 
 
+@contextmanager
+def reached(path: str | Path) -> Iterator[None]:
+    """Say in one sentence that an object store cannot be reached (any more). Other errors pass.
+
+    Raises
+    ------
+    EngineError
+        If the connection to a URL's server is lost, or the server fails.
+    """
+    try:
+        yield
+    except MrscaleError:
+        raise
+    except Exception as error:
+        lost = _is_clients(error) or isinstance(error, ConnectionError | TimeoutError)
+        if not (lost and is_url(path)):
+            raise
+        raise EngineError(
+            f"{path} cannot be reached: {_reason(error)}; mend the connection or the credentials, "
+            "and run the same command again, it continues where it stopped"
+        ) from None
+
+
+def _looks(function: Callable[Concatenate[str | Path, P], T]) -> Callable[..., T]:
+    """A function of a place, from which a lost connection is one sentence."""
+
+    @wraps(function)
+    def look(path: str | Path, *args: P.args, **kwargs: P.kwargs) -> T:
+        with reached(path):
+            return function(path, *args, **kwargs)
+
+    return look
+
+
+@_looks
 def exists(path: str | Path) -> bool:
     """Whether there is a file or a folder."""
     fs, inner = _filesystem(path)
     return bool(fs.exists(inner))
 
 
+@_looks
 def is_file(path: str | Path) -> bool:
     """Whether there is a file."""
     fs, inner = _filesystem(path)
     return bool(fs.isfile(inner))
 
 
+@_looks
 def is_folder(path: str | Path) -> bool:
     """Whether there is a folder (or anything below a prefix)."""
     fs, inner = _filesystem(path)
     return bool(fs.isdir(inner))
 
 
+@_looks
 def names(path: str | Path) -> list[str]:
     """Names of the files and folders in a folder, sorted; none if it is absent."""
     fs, inner = _filesystem(path)
@@ -68,6 +116,7 @@ def names(path: str | Path) -> list[str]:
     return sorted(found - {inner.rstrip("/").rsplit("/", 1)[-1]} if inner in listed else found)
 
 
+@_looks
 def expand(pattern: str | Path) -> list[str]:
     """Files and folders that a pattern with ``*`` names, sorted; one without names itself."""
     fs, inner = _filesystem(pattern)
@@ -77,6 +126,7 @@ def expand(pattern: str | Path) -> list[str]:
     return [fs.unstrip_protocol(path) for path in found] if is_url(pattern) else found
 
 
+@_looks
 def files(path: str | Path) -> dict[str, int]:
     """Sizes in bytes of all files below a folder, by their path in it, sorted."""
     fs, inner = _filesystem(path)
@@ -86,6 +136,7 @@ def files(path: str | Path) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
+@_looks
 def size(path: str | Path) -> int:
     """Size of a file in bytes."""
     fs, inner = _filesystem(path)
@@ -98,6 +149,7 @@ def open_binary(path: str | Path) -> BinaryIO:
     return cast(BinaryIO, fs.open(inner, "rb"))
 
 
+@_looks
 def read_bytes(path: str | Path) -> bytes:
     """The whole content of a file."""
     fs, inner = _filesystem(path)
@@ -152,6 +204,7 @@ def create_bytes(path: str | Path, data: bytes) -> bool:
     return True
 
 
+@_looks
 def remove(path: str | Path) -> None:
     """Remove a file or a folder with all in it; nothing happens if it is absent.
 
@@ -198,8 +251,7 @@ def _explained(path: str | Path, done: str, remedy: str) -> Iterator[None]:
     except MrscaleError:
         raise
     except Exception as error:
-        client = type(error).__module__.split(".", 1)[0] in _CLIENTS
-        if not (client or isinstance(error, OSError)):
+        if not (_is_clients(error) or isinstance(error, OSError)):
             raise
         if _is_full(error):
             raise StoreError(_no_room(path)) from None
@@ -219,6 +271,10 @@ def room(run: Path) -> Iterator[None]:
         if not _is_full(error):
             raise
         raise RunError(_no_room(run)) from None
+
+
+def _is_clients(error: Exception) -> bool:
+    return type(error).__module__.split(".", 1)[0] in _CLIENTS
 
 
 def _is_full(error: Exception) -> bool:

@@ -177,20 +177,23 @@ class GenotypeStore:
 
     def read(self, group: str, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """An array of one of :attr:`groups`."""
-        with _checksums(name if group == self.path else f"{name} of {APPENDED}"):
+        where = name if group == self.path else f"{name} of {APPENDED}"
+        with places.reached(self.path), _checksums(where):
             values = np.asarray(self.opened(group, name)[rows])
         return values.astype(object).astype(str) if SPECS[name].dtype == "str" else values
 
     def opened(self, group: str, name: str) -> zarr.Array[Any]:
         """An array of one of :attr:`groups`, as Zarr has it; looked at and opened once."""
         if (group, name) not in self._arrays:
-            with _checksums(f"the metadata of {name}", _OPENING_ERRORS):
+            where = f"the metadata of {name}"
+            with places.reached(self.path), _checksums(where, _OPENING_ERRORS):
                 array = open_sound(self.path, group, name, self.layout, self.code)
             self._arrays[group, name] = array
         return self._arrays[group, name]
 
     def _rows(self, start: int, stop: int) -> NDArray[Any]:
-        return np.asarray(self.opened(self.path, DOSAGE)[start:stop])
+        with places.reached(self.path):
+            return np.asarray(self.opened(self.path, DOSAGE)[start:stop])
 
     def _name_broken_chunk(self, start: int, stop: int) -> None:
         size = self.layout.chunk_rows

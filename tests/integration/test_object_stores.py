@@ -20,7 +20,7 @@ import pytest
 import xarray as xr
 
 from mrscale import places
-from mrscale.errors import InputError, StoreError
+from mrscale.errors import EngineError, InputError, StoreError
 from mrscale.provenance import fingerprint
 from mrscale.store import writer
 from mrscale.store.append import append
@@ -286,6 +286,17 @@ def test_traits_are_appended_by_several_at_once(copied):
         column = dataset["exposure"].sel(exposures=name).values
         assert (column == int(name[1])).all()
     verify(copied)
+
+
+def test_a_server_that_does_not_answer_any_more_is_said(s3, small_store, monkeypatch):
+    place = f"{s3}/left.zarr"
+    write_like(open_store(small_store), place)
+    found = open_store(place)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": "http://127.0.0.1:9"})
+    said = rf"^{place}\S* cannot be reached: \w+; mend the connection or the credentials, and run"
+    for look in (lambda: found.dosage(slice(9)), lambda: open_store(place), lambda: verify(place)):
+        with pytest.raises(EngineError, match=said):
+            look()
 
 
 def test_a_bucket_that_is_not_there_is_said_before_any_work(s3, gs):
