@@ -72,7 +72,7 @@ def _parse_features(features: pd.Series, file: str | Path) -> NDArray[np.float64
             "in [0.1, -0.02]; mend or empty them"
         )
     blank = [np.nan] * length
-    return np.array([values or blank for values in lists], dtype=float).reshape(-1, length)
+    return np.array([values or blank for values in lists], dtype=float).reshape(len(lists), length)
 
 
 def _parse_list(cell: str) -> list[float]:

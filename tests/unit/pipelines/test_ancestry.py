@@ -57,6 +57,11 @@ def test_only_bad_lists(tmp_path):
         read_ancestry(write(tmp_path / "a.tsv", features=["x"] * 3), ["PC1"], "eid")
 
 
+def test_nobody_with_components(tmp_path):
+    found = read_ancestry(write(tmp_path / "a.tsv", features=[None] * 3), ["PC1"], "eid")
+    assert found.columns.tolist() == ["ancestry_pred", "ancestry_pred_other"]
+
+
 def test_a_person_twice_is_refused(tmp_path):
     file = write(tmp_path / "a.tsv", ids=["PLANTED"] * 3)
     with pytest.raises(InputError, match="repeat an id of the table of ancestry") as caught:
