@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -126,8 +127,12 @@ def start_hail(
 def is_engine_error(error: Exception) -> bool:
     """Whether Hail, Spark or the bridge to Java raised an error.
 
-    Java's errors come as Hail's until Spark's SQL is first used in a process, then as py4j's.
+    Java's errors come as Hail's until Spark's SQL is first used in a process, then as py4j's; that
+    Java is gone comes as an error of py4j's socket.
     """
+    if isinstance(error, ConnectionError):
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        return str(frame.f_globals["__name__"]).startswith("py4j")
     return type(error).__module__.startswith(("hail.utils.java", "py4j", "pyspark"))
 
 

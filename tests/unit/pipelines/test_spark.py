@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import pytest
 
 from mrscale.errors import EngineError, MissingExtraError
 from pipelines import spark
-from pipelines.spark import find_java, import_hail
+from pipelines.spark import find_java, import_hail, is_engine_error
 
 
 @pytest.fixture
@@ -69,3 +70,16 @@ def test_on_a_cluster_only_what_was_not_told_is_added(no_java, monkeypatch):
     monkeypatch.setenv("PYSPARK_PYTHON", "/opt/python")
     monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")  # spark-submit runs, on a Java of its own
     assert spark._of_cluster() == ({"PYSPARK_PYTHON": "/opt/python"}, {})
+
+
+def test_java_that_is_gone_is_an_engine_that_failed():
+    clientserver = pytest.importorskip("py4j.clientserver")
+    python = clientserver.PythonParameters(port=0)
+    server = clientserver.ClientServer(clientserver.JavaParameters(port=9), python)
+    with pytest.raises(ConnectionRefusedError) as caught:
+        server.jvm.java.lang.System.currentTimeMillis()
+    server.shutdown()
+    assert is_engine_error(caught.value)
+    with pytest.raises(ConnectionRefusedError) as caught:
+        socket.create_connection(("127.0.0.1", 9))
+    assert not is_engine_error(caught.value)
