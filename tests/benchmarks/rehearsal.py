@@ -40,6 +40,8 @@ from mrscale.workflow.training import train
 TRAITS = 50
 """Exposures, and outcomes; the study's pair is the first of each."""
 FACTORS, LATENT_DIM = 8, 2
+MISSING = 0.01
+"""Of the calls, as :func:`random_dosage` leaves them out."""
 TARGET = {"people": 535_000, "variants": 10_000, "exposures": 3_000, "outcomes": 1_000}
 CORES = 64
 
@@ -100,8 +102,16 @@ class Cohort:
             np.save(self.folder / f"{kind}.npy", values)
             small[kind], small[f"{kind}s"] = values[:, :1], small[f"{kind}s"][:1]
         arrays = {n: writer.write_array(self.store, n, values) for n, values in small.items()}
-        nothing = {"report": {}, "provenance": {}, "run": {}}
-        writer.finalise(self.store, layout=layout, arrays=arrays, shards=shards, **nothing)
+        people = np.bincount(small["environment"]).tolist()
+        report = {
+            "people": [("analysed", num_people)],
+            "environments": dict(zip(small["environment_name"].tolist(), people, strict=True)),
+            "variants": {"kept": num_variants},
+            "missing_rate": MISSING,
+        }
+        written = {"layout": layout, "arrays": arrays, "shards": shards, "report": report}
+        provenance = {"settings": {"folds": NUM_FOLDS, "seed": 0}}
+        writer.finalise(self.store, **written, provenance=provenance, run={})
         return [float(sum(places.files(self.store).values()))]
 
     def verify(self) -> list[float]:
