@@ -171,6 +171,11 @@ class Extraction:
             worker.kill()
         return len(workers)
 
+    def kill_java(self) -> None:
+        """Kill -9 the process in which Spark and Hail run."""
+        (java,) = (child for child in self.children() if child.name() == "java")
+        java.kill()
+
     def children(self) -> list[psutil.Process]:
         """All processes below this one."""
         return psutil.Process(self.process.pid).children(recursive=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from mrscale.errors import StoreError
@@ -48,4 +50,19 @@ def test_python_workers_killed_while_reading_and_while_writing(
     assert (tmp_path / "logs" / "hail.log").read_text().count(
         "TaskSetManager: WARN: Lost task"
     ) >= 2
+    is_undisturbed(out)
+
+
+def test_java_killed_while_reading_and_while_writing(
+    tmp_path, extracting, extract_here, biobank, is_undisturbed
+):
+    out = tmp_path / "store.zarr"
+    for finished in ("blocks", "shards"):
+        extraction = extracting(out)
+        extraction.wait_until(partial(getattr, extraction, finished))
+        extraction.kill_java()
+        assert extraction.finish() == 1
+        last = extraction.output.strip().splitlines()[-1]
+        assert last.startswith("mrscale.errors.EngineError: Hail could not finish (")
+    extract_here(biobank, out)
     is_undisturbed(out)
