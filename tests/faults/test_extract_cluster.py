@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
 import socket
 import subprocess
@@ -10,11 +11,13 @@ import sys
 import sysconfig
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
+machine = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "machine.py")))
 ON_SPARK = ROOT / "deploy" / "dataproc" / "on_spark.py"
 PACKAGES = Path(sysconfig.get_path("purelib"))
 HAIL = PACKAGES / "hail" / "backend" / "hail-all-spark.jar"
@@ -72,7 +75,7 @@ def cluster(tmp_path):
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_WORKER_DIR": str(tmp_path / "work"),
     }
-    port, processes = _free_port(), []
+    (port,), processes = machine.free_ports(1), []
 
     def start(kind, *words):
         command = [home / "bin" / "spark-class", f"org.apache.spark.deploy.{kind}", *words]
@@ -174,7 +177,8 @@ def test_the_image_starts_driver_and_executor_as_spark_on_kubernetes_asks(
     """The workers of the cluster have too few cores to start an executor: the one that there is was
     started by the entrypoint, with the variables of a pod."""
     address, _ = cluster
-    out, port, properties = tmp_path / "store.zarr", _free_port(), tmp_path / "spark.properties"
+    out, properties = tmp_path / "store.zarr", tmp_path / "spark.properties"
+    (port,) = machine.free_ports(1)
     properties.write_text(PROPERTIES.format(master=address, port=port, jar=HAIL))
     words = ["--properties-file", properties, "--class", "org.apache.spark.deploy.PythonRunner"]
     words += [f"local://{ON_SPARK}", "extract", biobank, "--out", out]
@@ -215,9 +219,3 @@ def test_the_image_runs_every_other_word_as_it_is():
 def _listens(port):
     with socket.socket() as caller:
         return caller.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

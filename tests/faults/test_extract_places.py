@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,8 +14,7 @@ from mrscale.store.reader import open_store
 
 pytestmark = pytest.mark.spark
 
-PAGE = 4096
-"""What a file takes of a disk in memory is whole pages."""
+machine = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "machine.py")))
 READ_ONLY = r"cannot be written: (it is read-only|permission is denied); mend that, or"
 
 
@@ -21,9 +23,7 @@ READ_ONLY = r"cannot be written: (it is read-only|permission is denied); mend th
 def test_a_full_disk(disk, share, biobank, extract_here, undisturbed, is_undisturbed):
     folder, remount = disk
     out = folder / "store.zarr"
-    sizes = [file.stat().st_size for file in undisturbed.rglob("*") if file.is_file()]
-    pages = sum(-(-size // PAGE) for size in sizes)
-    remount(f"size={int(share * pages * PAGE)}")
+    remount(f"size={int(share * machine.pages(undisturbed) * machine.PAGE)}")
     full = rf"^{re.escape(str(out))}\S* cannot be written, the disk .* is full; make room and run"
     with pytest.raises(StoreError, match=full):
         extract_here(biobank, out)

@@ -15,12 +15,8 @@ from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import train
 
 trainings = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("trainings.py"))))
-PAGE = 4096
+machine = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "machine.py")))
 STAGES = {"train": train, "encode": encode, "estimate": estimate}
-
-
-def pages(folder):
-    return sum(-(-file.stat().st_size // PAGE) for file in folder.rglob("*") if file.is_file())
 
 
 def test_a_full_disk_in_every_stage(disk, small_store, tmp_path):
@@ -30,12 +26,12 @@ def test_a_full_disk_in_every_stage(disk, small_store, tmp_path):
     run = RunFolder(folder / "run")
     cramped = study.model_copy(update={"run": str(run.path)})
     for stage, work in STAGES.items():
-        before = pages(tmp_path / "run")
+        before = machine.pages(tmp_path / "run")
         whole = work(study, quiet=True)
-        written = pages(tmp_path / "run") - before
+        written = machine.pages(tmp_path / "run") - before
         said = rf"^{run.path} cannot be written, the disk .* is full; make room and run the same"
         for share in (0.2, 0.7):
-            remount(f"size={PAGE * (1 + before + int(share * written))}")
+            remount(f"size={machine.PAGE * (1 + before + int(share * written))}")
             with pytest.raises(RunError, match=said):
                 work(cramped, quiet=True)
             assert run.done(stage) is None

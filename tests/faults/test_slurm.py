@@ -7,12 +7,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -22,6 +24,7 @@ import mrscale as mr
 from mrscale.workflow.runfolder import RunFolder
 
 ROOT = Path(__file__).parents[2]
+machine = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "machine.py")))
 SLURM = ROOT / "deploy" / "slurm"
 PATIENCE_SECONDS = 600
 PROGRAMS = ["munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol"]
@@ -89,7 +92,7 @@ class Slurm:
         for name in ("state", "spool"):
             (folder / name).mkdir()
         conf = folder / "slurm.conf"
-        ctld, slurmd = _free_ports(2)
+        ctld, slurmd = machine.free_ports(2)
         conf.write_text(CONF.format(folder=folder, host=host, ctld=ctld, slurmd=slurmd))
         self.environment = os.environ | {"SLURM_CONF": str(conf), "PATH": PATH}
         key = folder / "munge.key"
@@ -156,16 +159,6 @@ def _wait_for(condition):
             pass
         assert time.monotonic() < deadline, "SLURM did not start"
         time.sleep(0.2)
-
-
-def _free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
+import runpy
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -30,14 +31,9 @@ from mrscale.store.verify import verify
 from mrscale.workflow.describing import describe
 from mrscale.workflow.workbench_checkup import examine_workbench
 
+free_ports = runpy.run_path(str(Path(__file__).parents[1] / "machine.py"))["free_ports"]
 BUCKET = "cohort-bucket"
 SETTINGS = {"inputs": {"people": ["abc"]}, "seed": 1}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,7 @@ def s3() -> Iterator[str]:
     pytest.importorskip("s3fs")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=free_ports(1)[0], verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
@@ -64,7 +60,7 @@ def s3() -> Iterator[str]:
 def gs() -> Iterator[str]:
     pytest.importorskip("gcp_storage_emulator")
     with pytest.MonkeyPatch.context() as patch:
-        port = free_port()
+        (port,) = free_ports(1)
         patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
         core = pytest.importorskip("gcsfs.core")
         # gcsfs's other class asks the real service by gRPC what kind of bucket it has: not that one

@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import fsspec
 import psutil
 
-Cluster = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "trainings.py"))).Cluster
+Cluster = runpy.run_path(str(Path(__file__).parents[1] / "trainings.py"))["Cluster"]
+free_ports = runpy.run_path(str(Path(__file__).parents[2] / "machine.py"))["free_ports"]
 LOOPBACK = "127.0.0.1"
 BUCKET = "faults"
 KEYS = {
@@ -54,7 +54,7 @@ def dask_cluster(folder: Path) -> Iterator[tuple[str, list[psutil.Process]]]:
 @contextmanager
 def object_store() -> Iterator[int]:
     """A server that speaks S3, with a bucket; its port. This process can write to it."""
-    port = _free_port()
+    (port,) = free_ports(1)
     log = subprocess.DEVNULL
     command = [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)]
     server = subprocess.Popen(command, stdout=log, stderr=log)
@@ -137,11 +137,6 @@ def _forward(source: socket.socket, sink: socket.socket) -> None:
 
 def _url(port: int) -> str:
     return f"http://{LOOPBACK}:{port}"
-
-
-def _free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(port: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 
@@ -25,8 +27,7 @@ steps = 60
 restarts = 1
 """
 PATIENCE_SECONDS = 300
-PAGE = 4096
-"""What a file takes of a disk in memory is whole pages."""
+machine = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "machine.py")))
 
 
 class Undisturbed:
@@ -77,8 +78,8 @@ class Undisturbed:
 
     def size(self, start: str, share: float) -> int:
         """Bytes of a disk that holds this share of what the study writes from a stage on."""
-        before, after = (_pages(self.folder / name) for name in (start, "whole"))
-        return PAGE * int(before + 1 + share * (after - before))
+        before, after = (machine.pages(self.folder / name) for name in (start, "whole"))
+        return machine.PAGE * int(before + 1 + share * (after - before))
 
     def _prepare(self) -> None:
         biobank, whole = self.folder / "biobank", self.folder / "whole"
@@ -115,10 +116,6 @@ def start(place: Path, verb: str, *options: str, **env: str) -> subprocess.Popen
             start_new_session=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
         )
-
-
-def _pages(folder: Path) -> int:
-    return sum(-(-f.stat().st_size // PAGE) for f in folder.rglob("*") if f.is_file())
 
 
 def _succeed(place: Path, verb: str) -> None:
