@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint docs calibrate bench faults dist clean
+.PHONY: help setup demo test lint docs calibrate experiments bench faults dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -46,6 +46,9 @@ calibrate: setup  ## slow: measure bias and coverage of the statistics and of le
 	$(BIN)/python tests/calibration/designs write --page docs/calibration.md
 	$(BIN)/python tests/calibration/designs/fronts.py --page docs/calibration.md
 
+experiments: setup  ## slow: run the experiments of the paper again
+	$(BIN)/python tests/calibration/experiments.py --folder experiments-run --write docs/experiments.md
+
 bench: setup  ## slow: measure speed, memory and size beside peers and limits
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python tests/benchmarks/statistics_engine.py --write docs/benchmarks.md
@@ -68,4 +71,4 @@ dist: setup  ## build wheel and sdist, and run the demo from the wheel in an env
 	cd dist && .venv/bin/mrscale demo --out demo-run
 
 clean:  ## remove the environment, the demo and the site
-	rm -rf $(VENV) demo-run site dist faults-run
+	rm -rf $(VENV) demo-run site dist faults-run experiments-run

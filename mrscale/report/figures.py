@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import cast
+from typing import IO, Any, cast
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ def to_svg(ax: Axes, prefix: str) -> str:
         Put before every id, so that several figures can stand in one page.
     """
     buffer = io.StringIO()
-    _save(ax, buffer, "svg")
+    save(_figure(ax), buffer, "svg")
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
@@ -36,13 +36,15 @@ def save_forest(pair: PairResult, path: str | Path) -> None:
     """Write the forest plot of a pair as a picture; the suffix says which kind (.svg, .png)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _save(pair.plot_forest(), path, path.suffix.lstrip("."))
+    save(_figure(pair.plot_forest()), path, path.suffix.lstrip("."))
 
 
-def _save(ax: Axes, target: Path | io.StringIO, kind: str) -> None:
-    # a date or a version in the file would make equal results differ
+def save(figure: Figure, target: Path | IO[Any], kind: str) -> None:
+    """Write a figure as a picture of this kind (svg, png) that has no date and no version."""
     metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
     with mpl.rc_context(STYLE):
-        cast(Figure, ax.get_figure(root=True)).savefig(
-            target, format=kind, dpi=160, facecolor="white", metadata=metadata.get(kind)
-        )
+        figure.savefig(target, format=kind, dpi=160, facecolor="white", metadata=metadata.get(kind))
+
+
+def _figure(ax: Axes) -> Figure:
+    return cast(Figure, ax.get_figure(root=True))

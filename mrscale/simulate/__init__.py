@@ -102,7 +102,7 @@ def simulate(
     """
     if seed < 0 or not math.isfinite(effect):
         raise InputError(f"seed must be 0 or more and effect finite; found {seed} and {effect}")
-    source = _existing(genotypes, samples)
+    source = existing_files(genotypes, samples)
     if source is None:
         _check_sizes(model, num_people, num_variants, num_environments)
         what: dict[str, Any] = {
@@ -232,7 +232,10 @@ def _stream(seed: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng([seed, purpose])
 
 
-def _existing(genotypes: str | Path | None, samples: str | Path | None) -> tuple[Path, Path] | None:
+def existing_files(
+    genotypes: str | Path | None, samples: str | Path | None
+) -> tuple[Path, Path] | None:
+    """Paths of semi-synthetic data; None if none were given, InputError if only one was."""
     if genotypes is None and samples is None:
         return None
     if genotypes is None or samples is None:

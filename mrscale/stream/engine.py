@@ -25,20 +25,37 @@ __all__ = ["MEMORY_LIMIT", "Client", "answered", "engine", "readers"]
 
 CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1:0"
+_THREADS: dict[str, Any] = {
+    "n_workers": 1,
+    "threads_per_worker": CPU_COUNT,
+    "processes": False,
+    "protocol": "inproc://",
+}
+_PROCESSES: dict[str, Any] = {
+    "n_workers": CPU_COUNT,
+    "threads_per_worker": 1,
+    "host": "127.0.0.1",
+}
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
+"""Of processes. Not Dask's MALLOC_TRIM_THRESHOLD_: training an encoder takes twice as long with it,
+in giving memory back and asking for it again."""
 _LOGGERS = ("distributed", "distributed.client", "tornado.application")
 """Those that distributed gives a level of their own; others follow them."""
 
 
 @contextmanager
-def engine(scheduler: str | None = None) -> Iterator[Client]:
+def engine(scheduler: str | None = None, *, processes: bool = False) -> Iterator[Client]:
     """Open a Dask client for the duration of the block.
 
     Parameters
     ----------
     scheduler : str, optional
         Address of a running scheduler (``tcp://host:8786``, or ``tls://host:8786`` with the
-        certificates of Dask's own configuration). Without it, threads of this process; what they
+        certificates of Dask's own configuration). Without it, workers of this machine; what they
         listen on is on loopback.
+    processes : bool, default False
+        The workers of this machine are a process for each core instead of threads of this one: for
+        work that is not blocks of arrays.
 
     Yields
     ------
@@ -55,7 +72,11 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
     BLAS is held to one thread inside: parallelism comes from blocks, and a product must have the
     same bits whatever else runs.
     """
-    settings = {"distributed.admin.tick.limit": "1h", "distributed.worker.daemon": False}
+    settings = {
+        "distributed.admin.tick.limit": "1h",
+        "distributed.worker.daemon": False,
+        "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
+    }
     with threadpool_limits(1, user_api="blas"), dask.config.set(settings):
         if scheduler:
             _require_answer(scheduler)
@@ -69,10 +90,7 @@ def engine(scheduler: str | None = None) -> Iterator[Client]:
             return
         with (
             LocalCluster(
-                n_workers=1,
-                threads_per_worker=CPU_COUNT,
-                processes=False,
-                protocol="inproc://",
+                **(_PROCESSES if processes else _THREADS),
                 dashboard_address=LOOPBACK,
                 worker_dashboard_address=LOOPBACK,
                 memory_limit=0,

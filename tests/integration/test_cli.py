@@ -27,6 +27,7 @@ with warnings.catch_warnings():
 
 VERBS = ["simulate", "extract", "verify", "describe", "append"]
 VERBS += ["init", "train", "encode", "estimate", "report", "run", "explain", "doctor", "demo"]
+VERBS += ["experiment"]
 
 
 def test_every_verb_explains_itself():

@@ -60,7 +60,11 @@ def test_too_little_memory_is_said_with_what_takes_less():
 
 def test_a_running_scheduler_is_used_and_left_running():
     with LocalCluster(
-        n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+        n_workers=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
         for _ in range(2):
             with engine(cluster.scheduler_address) as client:
