@@ -252,6 +252,10 @@ class Study(Section):
     """Disjoint blocks of people; an encoder is trained on each and applied to the others."""
     scheduler: str | None = None
     """Address of a Dask scheduler; by default threads of this process."""
+    memory_gib: float | None = Field(default=None, gt=0)
+    """What blocks of people may take while encoders are prepared and applied and effects estimated:
+    as many threads of this machine work at once as fit. The moments of all variants come on top. On
+    a cluster the threads of its workers count."""
     genotypes: Genotypes = Genotypes()
     people: People = People()
     traits: Traits = Traits()

@@ -16,11 +16,11 @@ from mrscale.progress import bar
 from mrscale.provenance import Clock, digest
 from mrscale.sampling.plan import blocks
 from mrscale.store.reader import GenotypeStore, open_store
-from mrscale.stream.engine import engine
 from mrscale.stream.reduce import map_blocks
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.latents import Encoders, encode_rows, widths
 from mrscale.workflow.runfolder import RunFolder
+from mrscale.workflow.study_engine import study_engine
 from mrscale.workflow.training import training_digest
 
 
@@ -58,7 +58,7 @@ def _encode_in(
     arrays = zarr.open_group(str(folder.latents), mode="r+")
     write = partial(encode_rows, store, encoders, arrays)
     cuts = blocks(store.num_samples, store.layout.chunk_rows)
-    with engine(study.scheduler) as client, bar("Encoding", 1, quiet=quiet) as progress:
+    with study_engine(study, store) as client, bar("Encoding", 1, quiet=quiet) as progress:
         map_blocks(client, cuts, write, progress=progress)
     folder.finish("encode", identity, clock)
 

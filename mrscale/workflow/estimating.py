@@ -16,7 +16,6 @@ from mrscale.report.control import Published, disclose
 from mrscale.report.export import SCHEMA_VERSION
 from mrscale.results import PairResult, StudyResult
 from mrscale.store.reader import GenotypeStore, open_store
-from mrscale.stream.engine import engine
 from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.checks import LatentCheck, check_latents
@@ -26,6 +25,7 @@ from mrscale.workflow.instrument_list import left_out
 from mrscale.workflow.latents import Encoders, Latents
 from mrscale.workflow.pair import estimate_pair
 from mrscale.workflow.runfolder import RunFolder
+from mrscale.workflow.study_engine import study_engine
 from mrscale.workflow.training import (
     require_more_people_than_instruments,
     settings_of,
@@ -97,7 +97,7 @@ def _estimate_in(
     exposures, outcomes = store.names("exposures"), store.names("outcomes")
     pairs = []
     with (
-        engine(study.scheduler) as client,
+        study_engine(study, store) as client,
         bar("Estimating", 1 + 2 * len(exposures) * len(outcomes), quiet=quiet) as progress,
     ):
         checks = check_latents(client, store, latents, encoders, study.seed, progress=progress)

@@ -14,7 +14,6 @@ from mrscale.errors import InputError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest, write_json
 from mrscale.store.reader import GenotypeStore, open_store
-from mrscale.stream.engine import engine
 from mrscale.stream.products import mean_dosage
 from mrscale.train import checkpoint
 from mrscale.train.encoder import Prepared
@@ -33,6 +32,7 @@ from mrscale.workflow.learning import (
 )
 from mrscale.workflow.preparing import prepare
 from mrscale.workflow.runfolder import RunFolder
+from mrscale.workflow.study_engine import study_engine
 
 _HOW = ("ranks", "input", "prefetch_mib", "device", "tensorboard")
 """Settings of how encoders are trained that do not change what is learned."""
@@ -119,7 +119,7 @@ def _prepare(
     files = [folder.prepared(fold) for fold in range(study.folds)]
     if _all_of(files, identity):
         return
-    with engine(study.scheduler) as client, bar("Preparing", 2, quiet=quiet) as progress:
+    with study_engine(study, store) as client, bar("Preparing", 2, quiet=quiet) as progress:
         starts = prepare(
             client,
             store,

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info
 
 from mrscale.errors import EngineError
 from mrscale.stream import engine as module
-from mrscale.stream.engine import engine
+from mrscale.stream.engine import engine, threads_within
 
 
 def listening():
@@ -53,9 +53,25 @@ def test_blas_has_one_thread_while_blocks_are_computed():
 
 
 def test_too_little_memory_is_said_with_what_takes_less():
-    said = r"memory of this machine is too small .*; use fewer cores"
+    said = r"memory of this machine is too small .*; use fewer of them \(memory_gib"
     with pytest.raises(EngineError, match=said), engine() as client:
         client.submit(np.empty, 2**45).result()
+
+
+@pytest.mark.parametrize(("gib", "threads"), [(None, 8), (9, 1), (17.9, 1), (18, 2), (900, 8)])
+def test_as_many_threads_work_as_memory_has_room_for(monkeypatch, gib, threads):
+    monkeypatch.setattr(module, "CPU_COUNT", 8)
+    assert threads_within(gib, 2**30) == threads
+
+
+def test_memory_for_less_than_one_block_is_refused():
+    with pytest.raises(EngineError, match=r"up to 9 GiB .* found memory_gib = 8; set at least"):
+        threads_within(8, 2**30)
+
+
+def test_fewer_threads_do_the_work_where_it_is_asked_for():
+    with engine(threads=1) as client:
+        assert sum(client.nthreads().values()) == 1
 
 
 def test_a_running_scheduler_is_used_and_left_running():
