@@ -56,6 +56,7 @@ bench: setup  ## slow: measure speed, memory and size beside peers and limits
 	$(BIN)/python tests/benchmarks/streaming.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/store_objects.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/report_page.py --write docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/scaling.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/rehearsal.py --write docs/benchmarks.md
 
 faults: setup  ## kill processes in the middle and compare with undisturbed runs

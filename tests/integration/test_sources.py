@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import logging
+import runpy
 import shutil
-import struct
-import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,30 +14,20 @@ import pytest
 
 from mrscale.config import Genotypes
 from mrscale.errors import EngineError, InputError
-from mrscale.store.schema import DOSAGES
 
 hl = pytest.importorskip("hail")
 pysam = pytest.importorskip("pysam")
 
-from pipelines.alleles import contig_key  # noqa: E402
 from pipelines.sources import find_files, measure, open_source  # noqa: E402
 from pipelines.spark import start_hail  # noqa: E402
 
 pytestmark = pytest.mark.spark
 
-NUM_PEOPLE = 40
-IDS = [f"{i:04d}" for i in range(NUM_PEOPLE)]
-SITES = [
-    ("chr20", 10_000, ["A", "G"], set()),
-    ("chr20", 10_050, ["C", "T"], set()),
-    ("chr20", 10_100, ["A", "G", "T"], set()),
-    ("chr20", 10_200, ["AC", "A"], set()),
-    ("chr20", 10_300, ["G", "C"], {"q10"}),
-    ("chr21", 5_030_000, ["T", "C"], set()),
-    ("chr21", 5_030_400, ["T", "G"], set()),
-]
-BLOCK_LEAD = 4000
-"""Reference blocks begin this far before the first site of a contig."""
+files = runpy.run_path(str(Path(__file__).with_name("genotype_files.py")))
+NUM_PEOPLE, IDS, SITES = files["NUM_PEOPLE"], files["IDS"], files["SITES"]
+at, read, vcf_text, matrix_table = (
+    files[name] for name in ("at", "read", "vcf_text", "matrix_table")
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,170 +71,8 @@ def expected(calls):
 def folder(calls, tmp_path_factory):
     """The cohort in every kind of file."""
     folder = tmp_path_factory.mktemp("the cohort")
-    (folder / "all.vcf").write_text(vcf_text(*calls, range(len(SITES))))
-    pysam.tabix_index(str(folder / "all.vcf"), preset="vcf", keep_original=True)
-    (folder / "shard-1.vcf").write_text(vcf_text(*calls, range(3)))
-    (folder / "shard-2.vcf").write_text(vcf_text(*calls, range(3, len(SITES))))
-    pysam.tabix_compress(str(folder / "shard-2.vcf"), str(folder / "shard-2.vcf.bgz"))
-    (folder / "shard-2.vcf").unlink()
-    multi = matrix_table(*calls)
-    split = hl.split_multi(multi.checkpoint(str(folder / "multi.mt")))
-    split = split.annotate_entries(GT=hl.downcode(split.GT, split.a_index))
-    split = split.checkpoint(str(folder / "split.mt"))
-    plain = split.filter_entries(split.FT)
-    hl.export_plink(plain, str(folder / "plink"), ind_id=plain.s, varid=plain.rsid)
-    probability = hl.range(3).map(lambda k: hl.float64(plain.GT.n_alt_alleles() == k))
-    hl.export_bgen(plain, str(folder / "all"), gp=probability)
-    variant_dataset(*calls).write(str(folder / "all.vds"))
+    files["write_every_kind"](folder, calls)
     return folder
-
-
-def vcf_text(calls_MN2, passed_MN, rows):
-    lines = [
-        "##fileformat=VCFv4.2",
-        '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">',
-        '##FORMAT=<ID=FT,Number=1,Type=String,Description="Filter of the call">',
-        '##FILTER=<ID=q10,Description="Low quality">',
-        "##contig=<ID=chr20,length=64444167>",
-        "##contig=<ID=chr21,length=46709983>",
-    ]
-    fixed = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT"]
-    lines += ["\t".join([*fixed, *IDS])]
-    for row in rows:
-        contig, position, alleles, filters = SITES[row]
-        fields = [contig, str(position), f"rs{row}", alleles[0], ",".join(alleles[1:]), "."]
-        fields += [";".join(filters) or "PASS", ".", "GT:FT"]
-        for (a, b), passed in zip(calls_MN2[row], passed_MN[row], strict=True):
-            fields += ["./.:." if a < 0 else f"{a}/{b}:{'PASS' if passed else 'lowGQ'}"]
-        lines += ["\t".join(fields)]
-    return "\n".join(lines) + "\n"
-
-
-def localized(rows, entry, *, key, row_fields):
-    """A MatrixTable from Python rows that have their list of entries."""
-    schema = hl.tstruct(**row_fields, entries=hl.tarray(entry))
-    table = hl.Table.parallelize(rows, schema, key=key, n_partitions=1)
-    table = table.annotate_globals(columns=hl.literal([hl.Struct(s=name) for name in IDS]))
-    return table._unlocalize_entries("entries", "columns", ["s"])
-
-
-def locus(row):
-    return hl.Locus(SITES[row][0], SITES[row][1], reference_genome="GRCh38")
-
-
-def row_fields():
-    """Made when asked for: a type with a locus starts Hail."""
-    return {
-        "locus": hl.tlocus("GRCh38"),
-        "alleles": hl.tarray(hl.tstr),
-        "rsid": hl.tstr,
-        "filters": hl.tset(hl.tstr),
-    }
-
-
-def site_rows(entries_of):
-    return [
-        {
-            "locus": locus(row),
-            "alleles": SITES[row][2],
-            "rsid": f"rs{row}",
-            "filters": SITES[row][3],
-            "entries": entries_of(row),
-        }
-        for row in range(len(SITES))
-    ]
-
-
-def matrix_table(calls_MN2, passed_MN):
-    """Dense and multi-allelic, with the fields of the All of Us callsets."""
-
-    def entries(row):
-        return [
-            None
-            if a < 0
-            else {"GT": hl.Call([a, b]), "AD": [3, 4], "GQ": 20, "FT": passed, "RGQ": 1}
-            for (a, b), passed in zip(calls_MN2[row].tolist(), passed_MN[row].tolist(), strict=True)
-        ]
-
-    entry = hl.tstruct(
-        GT=hl.tcall, AD=hl.tarray(hl.tint32), GQ=hl.tint32, FT=hl.tbool, RGQ=hl.tint32
-    )
-    return localized(site_rows(entries), entry, key=["locus", "alleles"], row_fields=row_fields())
-
-
-def variant_dataset(calls_MN2, passed_MN):
-    """Sparse with local alleles; runs of reference calls are blocks that begin before them."""
-    reference_MN = (calls_MN2 == 0).all(2) & passed_MN
-
-    def entries(row):
-        return [
-            None if a < 0 or reference else local_call(a, b, passed)
-            for (a, b), passed, reference in zip(
-                calls_MN2[row].tolist(), passed_MN[row].tolist(), reference_MN[row], strict=True
-            )
-        ]
-
-    entry = hl.tstruct(
-        LGT=hl.tcall, LA=hl.tarray(hl.tint32), LAD=hl.tarray(hl.tint32), FT=hl.tbool, RGQ=hl.tint32
-    )
-    variants = localized(
-        site_rows(entries), entry, key=["locus", "alleles"], row_fields=row_fields()
-    )
-    blocks = localized(
-        reference_blocks(reference_MN),
-        hl.tstruct(LEN=hl.tint32, GQ=hl.tint32),
-        key=["locus"],
-        row_fields={"locus": hl.tlocus("GRCh38")},
-    )
-    return hl.vds.VariantDataset(blocks, variants)
-
-
-def local_call(a, b, passed):
-    alleles = sorted({0, a, b})
-    call = hl.Call(sorted([alleles.index(a), alleles.index(b)]))
-    return {"LGT": call, "LA": alleles, "LAD": [1] * len(alleles), "FT": passed, "RGQ": 1}
-
-
-def reference_blocks(reference_MN):
-    blocks = {}
-    for contig in dict.fromkeys(site[0] for site in SITES):
-        rows = [row for row, site in enumerate(SITES) if site[0] == contig]
-        for person in range(NUM_PEOPLE):
-            before = SITES[rows[0]][1] - BLOCK_LEAD
-            start = None
-            for row in rows:
-                if reference_MN[row, person]:
-                    start = start or before + 1
-                    # the block is longer with each reference call in its run
-                    entries = blocks.setdefault((contig, start), [None] * NUM_PEOPLE)
-                    entries[person] = {"LEN": SITES[row][1] - start + 1, "GQ": 40}
-                else:
-                    start = None
-                before = SITES[row][1]
-    return [
-        {"locus": hl.Locus(*place, reference_genome="GRCh38"), "entries": blocks[place]}
-        for place in sorted(blocks)
-    ]
-
-
-def read(positions=None, **genotypes):
-    """Codes by site (rows) and person (columns), -1 is missing; the source; rsid and filters."""
-    chosen = Genotypes(**genotypes)
-    source = open_source(chosen, find_files(chosen), positions)
-    table = source.mt.localize_entries("entries", "people")
-    rows = table.select("site", "rsid", "filters", codes=table.entries.code).collect()
-    people = [person.sample for person in hl.eval(table.people)]
-    codes = {row.site: [-1 if c is None else c for c in row.codes] for row in rows}
-    assert len(codes) == len(rows)
-    frame = pd.DataFrame.from_dict(codes, orient="index", columns=people).sort_index()
-    return frame, source, {row.site: (row.rsid, row.filters) for row in rows}
-
-
-def at(*places):
-    contigs = pd.Series([contig for contig, _ in places], dtype=object)
-    return pd.DataFrame(
-        {"contig_key": contig_key(contigs), "position": [position for _, position in places]}
-    )
 
 
 ALL_POSITIONS = at(*[(site[0], site[1]) for site in SITES])
@@ -443,112 +271,6 @@ def test_plink_counts_allele_1_and_reads_any_phenotype(tmp_path):
     sites = ["1:100:A:G", "1:50:A:C", "0:0:A:0", "X:7:A:T"]
     np.testing.assert_array_equal(found.loc[sites], np.array([2, -1, 1, 0])[bits_MN])
     assert notes["1:100:A:G"][0] == "rs100"
-
-
-def bgen_bytes(probability_MN3, missing_MN, *, ids=None, alleles=("A", "C"), zipped=True, bits=8):
-    """A BGEN 1.2 file of 8-bit probabilities (in 255ths), by the specification."""
-    num_people = probability_MN3.shape[1]
-    names = b"".join(struct.pack("<H", len(i)) + i.encode() for i in ids or ())
-    samples = struct.pack("<2I", 8 + len(names), num_people) + names if ids else b""
-    flags = int(zipped) | 2 << 2 | bool(ids) << 31
-    header = struct.pack("<3I4sI", 20, len(probability_MN3), num_people, b"bgen", flags)
-    out = struct.pack("<I", len(header) + len(samples)) + header + samples
-    for row, (p_N3, missing_N) in enumerate(zip(probability_MN3, missing_MN, strict=True)):
-        for text in (f"v{row}", f"rs{row}", "01"):
-            out += struct.pack("<H", len(text)) + text.encode()
-        out += struct.pack("<IH", 100 + row, len(alleles))
-        for allele in alleles:
-            out += struct.pack("<I", len(allele)) + allele.encode()
-        ploidy = (2 + 128 * missing_N).astype(np.uint8).tobytes()
-        data = struct.pack("<IHBB", num_people, len(alleles), 2, 2) + ploidy + bytes([0, bits])
-        data += p_N3[:, :2].astype(np.uint8).tobytes()
-        packed = struct.pack("<I", len(data)) + zlib.compress(data) if zipped else data
-        out += struct.pack("<I", len(packed)) + packed
-    return out
-
-
-@pytest.fixture(scope="module")
-def imputed():
-    """Probabilities in 255ths, shape (variants, people, 3), and whether a call is missing."""
-    rng = np.random.default_rng(8)
-    cuts = np.sort(rng.integers(0, 256, (6, 30, 2)), axis=2)
-    cuts[:, :8] = [
-        [230, 255],
-        [229, 255],
-        [0, 255],
-        [0, 230],
-        [0, 0],
-        [255, 255],
-        [26, 255],
-        [0, 3],
-    ]
-    probability_MN3 = np.diff(cuts, axis=2, prepend=0, append=255)
-    missing_MN = rng.random((6, 30)) < 0.1
-    probability_MN3[missing_MN] = 0
-    return probability_MN3, missing_MN
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_imputed_dosages_and_hard_calls(imputed, zipped, tmp_path):
-    """Two files and a .sample file, in a folder that cannot be written."""
-    probability_MN3, missing_MN = imputed
-    for number, rows in enumerate((slice(4), slice(4, 6))):
-        data = bgen_bytes(probability_MN3[rows], missing_MN[rows], zipped=zipped)
-        if number:  # the second file's positions follow those of the first
-            data = data.replace(struct.pack("<I", 100) + b"\2\0", struct.pack("<I", 104) + b"\2\0")
-            data = data.replace(struct.pack("<I", 101) + b"\2\0", struct.pack("<I", 105) + b"\2\0")
-        (tmp_path / f"chr1-{number}.bgen").write_bytes(data)
-    ids = [f"00{i}" for i in range(30)]
-    lines = ["ID_1 ID_2 missing sex", "0 0 0 D", *(f"{i} {i} 0 1" for i in ids)]
-    (tmp_path / "p.sample").write_text("\n".join(lines) + "\n")
-    tmp_path.chmod(0o555)
-    given = {"bgen": str(tmp_path / "*.bgen"), "bgen_sample": str(tmp_path / "p.sample")}
-    genotypes = Genotypes(**given)
-    extent = measure(genotypes, find_files(genotypes))
-    assert (extent.num_people, extent.num_rows, extent.exact) == (30, 6, True)
-    found, source, _ = read(**given)
-    assert source.imputed
-    assert found.columns.tolist() == ids
-    assert found.index.tolist() == [f"1:{100 + row}:A:C" for row in range(6)]
-    dosage_MN = (probability_MN3[..., 1] + 2 * probability_MN3[..., 2]) / 255
-    codes_MN = np.where(missing_MN, -1, np.rint(DOSAGES.per_allele * dosage_MN))
-    np.testing.assert_array_equal(found, codes_MN)
-    called, hard, _ = read(**given, hard_calls=True)
-    certain = ~missing_MN & (probability_MN3.max(2) >= 0.9 * 255)
-    np.testing.assert_array_equal(called, np.where(certain, probability_MN3.argmax(2), -1))
-    assert not hard.imputed
-    tmp_path.chmod(0o755)
-    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".bgen", ".bgen", ".sample"]
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ({"alleles": ("A", "C", "G")}, r"3 alleles instead of 2; .*plink2"),
-        ({"bits": 16}, "16 bits a probability instead of 8"),
-        ({"ids": None}, "holds no sample ids; give the .sample file"),
-        ({"ids": ["planted", "planted"]}, "<=20 ids of g.bgen repeat an earlier one"),
-        ({"zipped": 2}, "has another compression"),
-    ],
-)
-def test_a_bgen_that_hail_cannot_read_is_refused_before_it_tries(damage, message, tmp_path):
-    data = bgen_bytes(
-        np.full((1, 2, 3), 85), np.zeros((1, 2), bool), **{"ids": ["a", "b"]} | damage
-    )
-    (tmp_path / "g.bgen").write_bytes(data)
-    with pytest.raises(InputError, match=message) as caught:
-        find_files(Genotypes(bgen=str(tmp_path / "g.bgen")))
-    assert "planted" not in str(caught.value)
-
-
-def test_a_bgen_with_a_later_variant_of_three_alleles_is_refused(tmp_path):
-    given = np.full((1, 2, 3), 85), np.zeros((1, 2), bool)
-    data = bytearray(bgen_bytes(*given, ids=["a", "b"]))
-    other = bgen_bytes(*given, ids=["a", "b"], alleles=("A", "C", "G"))
-    data[8:12] = struct.pack("<I", 2)
-    (tmp_path / "g.bgen").write_bytes(data + other[4 + struct.unpack("<I", other[:4])[0] :])
-    with pytest.raises(InputError, match=r"two alleles only, but a file has one with more"):
-        read(bgen=str(tmp_path / "g.bgen"))
 
 
 @pytest.mark.parametrize(
