@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from mrscale.plots.figure import Figure
-from mrscale.plots.style import FAINT, FRAMED, INK, PALE, look
+from mrscale.plots.style import FRAMED, INK, PALE, look
 
 _COLUMNS = 2
 _MOST = 1.5
@@ -45,7 +45,7 @@ def boxes(
         figure = Figure(figsize=(9.6, 2.3 * num_rows), layout="constrained")
         panels = figure.subplots(num_rows, _COLUMNS, squeeze=False, sharex=True, sharey=True)
         for panel, design in zip(panels.flat, designs, strict=False):
-            _panel(panel, table[table["design"] == design], value, labels)
+            _panel(panel, table[table["design"] == design], value, labels, reference)
             panel.axhline(reference, color=INK, linestyle="--", linewidth=0.8)
             panel.set_title(design, fontsize=9, loc="left")
         for panel in panels.flat[len(designs) :]:
@@ -56,7 +56,9 @@ def boxes(
     return figure
 
 
-def _panel(ax: Axes, table: pd.DataFrame, value: str, labels: Mapping[str, str]) -> None:
+def _panel(
+    ax: Axes, table: pd.DataFrame, value: str, labels: Mapping[str, str], reference: float
+) -> None:
     for x, key in enumerate(labels):
         found = table.loc[table["estimator"] == key, value].dropna().to_numpy()
         if not len(found):
@@ -74,18 +76,18 @@ def _panel(ax: Axes, table: pd.DataFrame, value: str, labels: Mapping[str, str])
             medianprops={"color": colour, "linewidth": 2},
         )
         beside = x + 0.25 * np.linspace(-1, 1, len(found) + 2)[1:-1]
-        beyond = np.abs(found) > _MOST
+        beyond = np.abs(found - reference) > _MOST
         ax.plot(beside[~beyond], found[~beyond], ".", color=colour, markersize=3, alpha=0.6)
         for sign, marker in ((1, "^"), (-1, "v")):
-            far = beyond & (np.sign(found) == sign)
-            ends = np.full(far.sum(), sign * _MOST)
+            far = beyond & (np.sign(found - reference) == sign)
+            ends = np.full(far.sum(), reference + sign * _MOST)
             ax.plot(beside[far], ends, marker, color=colour, markersize=4)
     ax.set_xticks(range(len(labels)), list(labels.values()), rotation=35, ha="right")
     ax.grid(axis="y", color=PALE, linewidth=0.8)
     ax.set_axisbelow(True)
-    ax.axhline(0, color=FAINT, linewidth=0.5)
 
 
 def _limit(ax: Axes, distance: pd.Series, reference: float) -> None:
-    most = min(float(distance.abs().max()), _MOST) * 1.08
-    ax.set_ylim(reference - most, reference + most)
+    low, high = distance.min(), distance.max()
+    margin = 0.05 * (min(high, _MOST) - max(low, -_MOST))
+    ax.set_ylim(reference + max(low, -_MOST) - margin, reference + min(high, _MOST) + margin)

@@ -27,6 +27,7 @@ _LEARNED = (ORANGE, "D")
 _LOOKS = {
     "ols": PLAIN,
     "tsls": PLAIN,
+    "egger": PLAIN,
     "tsls_pc": (BLUE, "o"),
     "meta": (BLUE, "o"),
     "oracle": (GREEN, "^"),

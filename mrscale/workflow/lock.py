@@ -75,6 +75,11 @@ class RunLock:
                 self._file(number).unlink(missing_ok=True)
         self._thread.start()
 
+    def is_held(self) -> bool:
+        """Whether a living process holds it."""
+        newest = self._newest()
+        return bool(newest) and self._living_owner(newest) is not None
+
     def give_up(self) -> None:
         """Let the next one have it at once."""
         self._released.set()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mrscale.config import Method, Study
-from mrscale.errors import InputError
+from mrscale.errors import EngineError, InputError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest, write_json
 from mrscale.store.reader import GenotypeStore, open_store
@@ -19,7 +19,7 @@ from mrscale.train import checkpoint
 from mrscale.train.encoder import Prepared
 from mrscale.train.learn import Effort
 from mrscale.train.metrics import Metrics
-from mrscale.train.ranks import Ranks, joined, launch, leads_here
+from mrscale.train.ranks import SILENCE, Ranks, joined, launch, leads_here
 from mrscale.workflow.inputs import Place, dosages_to_train_on, place_of_batches
 from mrscale.workflow.learned_options import require_device
 from mrscale.workflow.learning import (
@@ -30,6 +30,7 @@ from mrscale.workflow.learning import (
     require_people_to_train,
     training_blocks,
 )
+from mrscale.workflow.lock import RunLock
 from mrscale.workflow.preparing import prepare
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.study_engine import study_engine
@@ -138,9 +139,23 @@ def _prepare(
 
 
 def _wait_until_prepared(study: Study, folder: RunFolder, identity: str) -> None:
-    """Wait, under torchrun, for the leading rank; torchrun ends this one if that one fails."""
-    files = [folder.prepared(fold) for fold in range(study.folds)]
+    """Wait, under torchrun, for the leading rank, which holds the run folder meanwhile.
+
+    Raises
+    ------
+    EngineError
+        If nobody has held the folder for ``SILENCE``: the leading rank's host may be cut off.
+    """
+    files, lock = [folder.prepared(fold) for fold in range(study.folds)], RunLock(folder.path)
+    heard = time.monotonic()
     while not _all_of(files, identity):
+        if lock.is_held():
+            heard = time.monotonic()
+        elif time.monotonic() - heard > SILENCE.total_seconds():
+            raise EngineError(
+                f"the leading rank of this training does not work on {folder.path}; see what it "
+                "says and whether its machine can be reached, then start all ranks again"
+            )
         time.sleep(0.5)
 
 

@@ -28,6 +28,13 @@ def changed_store(small_store, tmp_path):
     return change
 
 
+@pytest.fixture
+def damaged(small_store: Path, tmp_path: Path) -> Path:
+    """A copy of the small store in which arrays may be written over."""
+    shutil.copytree(small_store, tmp_path / "store.zarr")
+    return tmp_path / "store.zarr"
+
+
 @pytest.fixture(scope="session")
 def small(small_store):
     """The small store, opened."""
