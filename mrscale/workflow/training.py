@@ -16,7 +16,7 @@ from mrscale.provenance import Clock, digest, write_json
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.products import mean_dosage
 from mrscale.train import checkpoint
-from mrscale.train.encoder import Prepared
+from mrscale.train.encoder import Encoder, Prepared
 from mrscale.train.learn import Effort
 from mrscale.train.metrics import Metrics
 from mrscale.train.ranks import SILENCE, Ranks, joined, launch, leads_here
@@ -217,12 +217,12 @@ def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
                     progress=progress,
                     **shared,
                 )
+            _settle(ranks, partial(_save_all, encoders, files), resume)
 
-            def save(found: Any = encoders, places: Any = files) -> None:
-                for encoder, file in zip(found, places, strict=True):
-                    encoder.save(file)
 
-            _settle(ranks, save, resume)
+def _save_all(encoders: Sequence[Encoder], files: Sequence[Path]) -> None:
+    for encoder, file in zip(encoders, files, strict=True):
+        encoder.save(file)
 
 
 def _settle(ranks: Ranks, save: Any, resume: Path) -> None:

@@ -61,3 +61,43 @@ def made() -> Callable[..., dict[str, Any]]:
 def data(made: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """Columns of a regression of 400 people."""
     return made()
+
+
+def rewritten(store, path, **arrays):
+    """A copy of a store with some of its arrays replaced."""
+    shutil.copytree(store.path, path)
+    for name, values in arrays.items():
+        shutil.rmtree(path / name)  # of another shape, it may be
+        writer.write_array(path, name, values)
+    return open_store(path)
+
+
+@pytest.fixture(scope="module")
+def rich(small_store, tmp_path_factory):
+    """Two exposures, three outcomes, missing traits, and clusters that span environments."""
+    rng = np.random.default_rng(11)
+    small = open_store(small_store)
+    n = small.num_samples
+    dosage = small.dosage(slice(None)).clip(0).astype(float)
+    exposure, outcome = small.array("exposure"), small.array("outcome")
+    bmi = dosage @ rng.normal(size=30) * 0.4 + rng.normal(size=n) + exposure[:, 0]
+    case = outcome[:, 0] > rng.normal(size=n)
+    traits = {
+        "exposure": np.c_[exposure, bmi],
+        "outcome": np.c_[outcome, outcome[:, 0] + bmi, case],
+        "covariate": small.array("covariate"),
+    }
+    for values in traits.values():
+        values[rng.random(values.shape) < 0.03] = np.nan
+    cluster = rng.integers(0, 150, n)
+    cluster[rng.random(n) < 0.2] = -1
+    names = {"exposures": ["ldl", "bmi"], "outcomes": ["chd", "stroke", "case"]}
+    changed = {**traits, "cluster": cluster, **{k: np.array(v) for k, v in names.items()}}
+    return rewritten(small, tmp_path_factory.mktemp("rich") / "rich.zarr", **changed)
+
+
+@pytest.fixture
+def changed_from(tmp_path):
+    """Copy a store with some of its arrays replaced, opened."""
+
+    return lambda store, **arrays: rewritten(store, tmp_path / "changed.zarr", **arrays)

@@ -15,8 +15,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from statsmodels.stats.meta_analysis import combine_effects
 
 import mrscale as mr
-from mrscale.errors import EngineError, InputError, StoreError
-from mrscale.store import writer
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.products import mean_dosage
 from mrscale.workflow.logistic_iv import logistic_iv
@@ -71,39 +69,6 @@ def in_memory(c, rows=slice(None), instruments=None, **options):
     z = c.z if instruments is None else c.z.iloc[:, instruments]
     tables = (part.loc[rows].reset_index(drop=True) for part in (c.x, z, c.w))
     return mr.iv(c.y[rows], *tables, clusters=clusters, **options)
-
-
-def rewritten(store, path, **arrays):
-    """A copy of a store with some of its arrays replaced."""
-    shutil.copytree(store.path, path)
-    for name, values in arrays.items():
-        shutil.rmtree(path / name)  # of another shape, it may be
-        writer.write_array(path, name, values)
-    return open_store(path)
-
-
-@pytest.fixture(scope="module")
-def rich(small_store, tmp_path_factory):
-    """Two exposures, three outcomes, missing traits, and clusters that span environments."""
-    rng = np.random.default_rng(11)
-    small = open_store(small_store)
-    n = small.num_samples
-    dosage = small.dosage(slice(None)).clip(0).astype(float)
-    exposure, outcome = small.array("exposure"), small.array("outcome")
-    bmi = dosage @ rng.normal(size=30) * 0.4 + rng.normal(size=n) + exposure[:, 0]
-    case = outcome[:, 0] > rng.normal(size=n)
-    traits = {
-        "exposure": np.c_[exposure, bmi],
-        "outcome": np.c_[outcome, outcome[:, 0] + bmi, case],
-        "covariate": small.array("covariate"),
-    }
-    for values in traits.values():
-        values[rng.random(values.shape) < 0.03] = np.nan
-    cluster = rng.integers(0, 150, n)
-    cluster[rng.random(n) < 0.2] = -1
-    names = {"exposures": ["ldl", "bmi"], "outcomes": ["chd", "stroke", "case"]}
-    changed = {**traits, "cluster": cluster, **{k: np.array(v) for k, v in names.items()}}
-    return rewritten(small, tmp_path_factory.mktemp("rich") / "rich.zarr", **changed)
 
 
 @pytest.mark.parametrize("exposures", [["ldl"], ["ldl", "bmi"]], ids=["one", "two"])
@@ -380,90 +345,6 @@ def test_log_odds_ratios_equal_those_in_memory(rich, model, prevalence):
     assert_allclose(found.estimates["estimate"], expected.params["ldl"], rtol=1e-9)
     assert "log odds ratio" in found.summary()
     assert "linear probability" not in found.summary()
-
-
-def test_notes_say_what_an_estimate_is(rich):
-    found = mr.estimate(
-        rich, exposure="ldl", outcome="case", overlapping_gwas=True, estimator="gmm"
-    )
-    notes = " ".join(found.notes)
-    assert "a linear probability model" in notes
-    assert "GWAS that shares people with this sample" in notes
-    assert "only the estimate of everybody is gmm" in notes
-    by = mr.estimate(rich, exposure="ldl", outcome="chd", by="environment", first_stage="split")
-    assert "with first_stage='same'" in " ".join(by.notes)
-    assert not mr.estimate(rich, exposure="ldl", outcome="chd").notes
-
-
-def test_the_only_exposure_and_outcome_need_no_name(small_store):
-    found = mr.estimate(str(small_store))
-    assert (found.exposures, found.outcome) == (("exposure",), "outcome")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"exposure": "ldll"}, r"no exposure ldll; it has ldl, bmi; did you mean 'ldl'\?"),
-        ({"outcome": "Chd"}, r"no outcome Chd; .*; did you mean 'chd'\?"),
-        ({"covariates": ["aeg"]}, r"no covariate aeg; it has age, PC1; did you mean 'age'\?"),
-        ({"exposure": "height"}, "it has ldl, bmi; name one of these, or append it"),
-        ({"exposure": None}, r"2 exposures \(ldl, bmi\); say which one"),
-        ({"exposure": []}, "needs an exposure; found an empty list"),
-        ({"exposure": ["ldl", "ldl"]}, "a name of its own; found ldl more than once"),
-        ({"estimator": "tsls"}, r"estimator must be .* did you mean '2sls'\?"),
-        ({"by": "site"}, "by must be one of environment; found 'site'"),
-        ({"errors": "hc1"}, "errors must be one of classical, robust, cluster"),
-        ({"instruments": "latents"}, r"did you mean 'latent'\?"),
-        ({"instruments": "latent"}, "instruments='latent' needs run="),
-        ({"run": "run"}, "the genotypes need none; give both or neither"),
-        ({"instruments": "latent", "run": "r", "estimator": "liml"}, "takes estimator='2sls'"),
-        ({"first_stage": "split", "estimator": "liml"}, "takes estimator='2sls'; found 'liml'"),
-        ({"prevalence": 0.1}, "outcome_model='linear' takes prevalence=None; found 0.1"),
-        ({"outcome_model": "2sri", "errors": "classical"}, "takes errors='robust' or 'cluster'"),
-        ({"outcome_model": "2sri"}, "needs an outcome of 0 for controls and 1 for cases"),
-    ],
-)
-def test_what_cannot_be_asked_for_is_refused_in_one_sentence(rich, options, message):
-    with pytest.raises(InputError, match=message):
-        mr.estimate(rich, **{"exposure": "ldl", "outcome": "chd", **options})
-
-
-def test_a_split_needs_two_folds(rich, changed_from):
-    store = changed_from(rich, fold=np.zeros(rich.num_samples))
-    with pytest.raises(InputError, match="people in two folds or more; found one"):
-        mr.estimate(store, exposure="ldl", outcome="chd", first_stage="split")
-
-
-def test_nobody_with_all_traits_is_refused(rich, changed_from):
-    store = changed_from(rich, exposure=np.full((rich.num_samples, 2), np.nan))
-    with pytest.raises(InputError, match="nobody with all of them; choose traits"):
-        mr.estimate(store, exposure="ldl", outcome="chd")
-
-
-def test_no_store_and_no_scheduler_are_said(rich, tmp_path):
-    with pytest.raises(StoreError, match="there is no genotype store at"):
-        mr.estimate(tmp_path / "absent.zarr")
-    with pytest.raises(EngineError, match="is not the address of a Dask scheduler"):
-        mr.estimate(rich, exposure="ldl", outcome="chd", scheduler="nonsense://")
-
-
-def test_a_jackknife_that_cannot_be_is_said(rich, changed_from):
-    fold = np.zeros(rich.num_samples)
-    environment = rich.array("environment")
-    exposure = rich.array("exposure")
-    exposure[environment != 0] = np.nan
-    fold[np.flatnonzero(environment == 0)[:20]] = 1
-    store = changed_from(rich, exposure=exposure, fold=fold)
-    found = mr.estimate(store, exposure="ldl", outcome="chd")
-    assert not len(found.jackknife)
-    assert any("there is no jackknife" in note for note in found.notes)
-
-
-@pytest.fixture
-def changed_from(tmp_path):
-    """Copy a store with some of its arrays replaced, opened."""
-
-    return lambda store, **arrays: rewritten(store, tmp_path / "changed.zarr", **arrays)
 
 
 def test_quiet_or_not_the_result_is_the_same(rich):
