@@ -1,6 +1,7 @@
 """The paper's experiments, and their page.
 
-    python tests/calibration/experiments.py [--folder experiments-run] [--write docs/experiments.md]
+    python tests/calibration/experiments.py [simulation coalescent genotypes] [--sets 20]
+        [--folder experiments-run] [--write docs/experiments.md]
 
 Runs ``mrscale experiment simulation`` and ``semi-synthetic``, on the genotypes of a file too where
 one is given, goes on where it was interrupted, and writes tables and figures.
@@ -21,6 +22,7 @@ from mrscale.experiments.estimators import ESTIMATORS
 from mrscale.experiments.running import FIGURE, run, summarise
 
 insert = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "page.py"))["insert"]
+STUDIES = ("simulation", "coalescent", "genotypes")
 LEARNED = ("linear_controls", "kernel_controls", "flow_controls")
 
 
@@ -66,6 +68,7 @@ def _markdown(rows: list[list[str]]) -> str:
 def main() -> None:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], metavar="STUDY")
     parser.add_argument("--folder", type=Path, default=Path("experiments-run"))
     parser.add_argument("--sets", type=int, default=len(SEEDS))
     parser.add_argument("--genotypes", type=Path, help="a VCF for the semi-synthetic study")
@@ -81,6 +84,8 @@ def main() -> None:
         files = {"genotypes": options.genotypes, "samples": options.samples}
         studies["genotypes"] = semi_synthetic(seeds, **files)
     for name, cases in studies.items():
+        if options.studies and name not in options.studies:
+            continue
         table = summarise(run(cases, options.folder / name))
         text = f"{bias_table(table)}\n{rmse_table(table)}"
         if not options.write:
