@@ -297,12 +297,22 @@ def load_study(path: str | Path) -> Study:
         If the file is absent, is not TOML, or has a key or value that is not allowed.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a study file, such as {path / 'study.toml'}")
     if not path.is_file():
         raise InputError(f"no study file at {path}; write one, or try: mrscale demo")
     try:
         raw = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path.name} is not a study file: it is no text; give a study.toml, and name "
+            "genotypes in it"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(
+            f"{path.name} is not valid TOML: {error}; text stands in quotes, names of sections in "
+            "square brackets"
+        ) from None
     except RecursionError:
         raise InputError(f"{path.name} is not a study file: it is nested too deeply") from None
     return _anchored(parse_study(raw), path.parent.resolve())

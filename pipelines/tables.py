@@ -119,9 +119,9 @@ def _hint(name: str, present: list[str]) -> str:
     # an id may have become a name all the same
     safe = [column for column in present if not re.search(r"\d{4}", column)]
     near = difflib.get_close_matches(name, safe, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"did you mean {near[0]!r}? Its columns" if near else "its columns"
     more = ", ..." if len(present) > len(safe[:_COLUMNS_SHOWN]) else ""
-    return f"{hint}Its columns: {', '.join(safe[:_COLUMNS_SHOWN])}{more}"
+    return f"{hint}: {', '.join(safe[:_COLUMNS_SHOWN])}{more}"
 
 
 def _is_value(cell: str) -> bool:

@@ -239,7 +239,11 @@ def existing_files(
     if genotypes is None and samples is None:
         return None
     if genotypes is None or samples is None:
-        raise InputError("semi-synthetic data need both genotypes and samples; one was given")
+        given, absent = ("samples", "genotypes") if samples else ("genotypes", "samples")
+        raise InputError(
+            "traits on existing genotypes need both genotypes and samples (a table with sample_id "
+            f"and environment); found {given} alone; give {absent} too"
+        )
     paths = Path(genotypes), Path(samples)
     for path in paths:
         if not path.is_file():

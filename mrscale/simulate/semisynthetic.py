@@ -205,7 +205,7 @@ def choose_variants(
         raise InputError(
             f"{genotypes.name} has {len(found)} biallelic variants with a call rate of "
             f"{_CALL_RATE} and a minor allele frequency of {_MINOR_ALLELE_FREQUENCY} "
-            f"among those looked at; at least {NUM_CAUSAL + 10} are needed"
+            f"among those looked at; at least {NUM_CAUSAL + 10} are needed; give a file with more"
         )
     causal = _evenly(len(found), NUM_CAUSAL, np.arange(len(found)))
     rest = np.setdiff1d(np.arange(len(found)), causal)

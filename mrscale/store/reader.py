@@ -226,6 +226,10 @@ def open_store(path: str | Path) -> GenotypeStore:
             "or make it first: mrscale extract study.toml"
         )
     if manifest is None:
+        if places.is_file(places.join(path, "store.zarr", MANIFEST)):
+            raise StoreError(
+                f"{path} is a run folder; its store is {places.join(path, 'store.zarr')}"
+            )
         raise StoreError(
             f"{path} is not a finished genotype store: it has no {MANIFEST}; "
             "run the extraction again, it continues where it stopped"

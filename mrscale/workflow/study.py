@@ -174,7 +174,7 @@ def in_words(run: str | Path) -> dict[str, list[str]]:
         If there are no results.
     """
     run = Path(load_study(run).run if str(run).endswith(".toml") else run)
-    folder = RunFolder(run if run.is_dir() else run.parent)
+    folder = RunFolder(run.parent if run.is_file() else run)
     if not folder.result.is_file():
         raise RunError(
             f"there are no results in {folder.path}; name the folder of a run that has its "

@@ -79,8 +79,13 @@ def test_long_values_are_cut_short():
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "study.toml").write_bytes(b"name = '\xff\xfe'")
-    with pytest.raises(InputError, match=r"study\.toml is not valid TOML"):
+    with pytest.raises(InputError, match=r"study\.toml is not a study file: it is no text; give"):
         load_study(tmp_path / "study.toml")
+
+
+def test_a_folder_is_refused_with_the_file_that_may_be_in_it(tmp_path):
+    with pytest.raises(InputError, match=r"is a folder; give a study file, such as .*study\.toml"):
+        load_study(tmp_path)
 
 
 def test_an_absent_file_is_refused(tmp_path):

@@ -140,3 +140,9 @@ def test_a_shard_of_another_code_is_a_programming_error(tmp_path, layout):
     writer.create(tmp_path / "s", layout)
     with pytest.raises(TypeError, match="call_dosage is int8, but the shard is uint8"):
         writer.write_shard(tmp_path / "s", 0, np.zeros((64, 7), np.uint8), key="k")
+
+
+def test_a_run_folder_is_told_from_the_store_in_it(store, tmp_path):
+    shutil.copytree(store, tmp_path / "run" / "store.zarr")
+    with pytest.raises(StoreError, match=r"run is a run folder; its store is .*run/store\.zarr$"):
+        open_store(tmp_path / "run")
