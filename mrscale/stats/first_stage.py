@@ -208,7 +208,10 @@ def worst_bias(reduced_form: Floats) -> float:
         w = np.array([line.weights(angle) for angle in angles])
         values = np.linalg.eigvalsh(np.einsum("ad,dij->aij", w, symmetric))
         worst = np.abs(values.sum(axis=1, keepdims=True) - 2 * values[:, [0, -1]]).max(axis=1)
-        return np.asarray(worst / np.sqrt(np.einsum("ac,cd,ad->a", w, traces, w) * traces[0, 0]))
+        trace = np.einsum("ac,cd,ad->a", w, traces, w)
+        # zero where the outcome's residuals are those of the exposure, and then of either sign
+        digits = np.finfo(float).eps * np.einsum("ac,cd,ad->a", abs(w), abs(traces), abs(w))
+        return np.asarray(worst / np.sqrt(np.maximum(trace, digits) * traces[0, 0]))
 
     angles = np.linspace(-math.pi / 2, math.pi / 2, 128, endpoint=False)
     found = biases(angles)
@@ -216,7 +219,7 @@ def worst_bias(reduced_form: Floats) -> float:
     refined = optimize.minimize_scalar(
         lambda angle: -biases(np.array([angle]))[0], bounds=(best - step, best + step)
     )
-    return max(float(found.max()), float(-refined.fun))
+    return min(1.0, max(float(found.max()), float(-refined.fun)))
 
 
 def conditional_f(reduced: Reduced) -> Floats:

@@ -352,9 +352,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "mrscale", *words], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "out" / ".simulation.json").exists() and time.monotonic() < deadline:
+    deadline, begun = time.monotonic() + 180, tmp_path / "out" / ".simulation.json"
+    while not begun.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert begun.exists(), "not begun: Python would be stopped in its imports"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -106,6 +106,16 @@ def test_critical_value_depends_on_the_spread_of_the_variances():
     assert_allclose(critical_effective_f(7 * even), critical_effective_f(even), rtol=1e-12)
 
 
+@pytest.mark.parametrize("m", [1, 3])
+def test_worst_bias_where_the_outcome_has_the_exposures_residuals(m):
+    rng = np.random.default_rng(m)
+    for scale in 10.0 ** np.arange(-6, 7):
+        root, ratio = rng.normal(size=(m, m)), rng.normal()
+        meat = scale * root @ root.T
+        found = worst_bias(np.array([[meat, ratio * meat], [ratio * meat, ratio**2 * meat]]))
+        assert 0 < found <= 1  # no root of a rounded zero
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("m", [2, 5])
 def test_worst_bias_is_the_supremum(seed, m):
