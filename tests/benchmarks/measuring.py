@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -121,9 +121,3 @@ def write_store(path: str, people: int, *, missing: bool, variants: int = NUM_VA
     writer.finalise(
         path, layout=layout, arrays=arrays, shards=shards, report={}, provenance={}, run={}
     )
-
-
-def markdown(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    head, *body = (f"| {' | '.join(line)} |" for line in [names, *rows])
-    return "\n".join([head, "|---" * len(names) + "|", *body])

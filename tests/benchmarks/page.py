@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 TITLE = "# Benchmarks\n\nRatios of one run on one machine; `make bench` makes them again.\n"
@@ -16,3 +17,9 @@ def insert(path: Path, name: str, text: str) -> None:
     before, rest = page.split(start)
     _, after = rest.split(end)
     path.write_text(f"{before}{start}{text}{end}{after}")
+
+
+def markdown(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    head, *body = (f"| {' | '.join(line)} |" for line in [names, *rows])
+    return "\n".join([head, "|---" * len(names) + "|", *body])

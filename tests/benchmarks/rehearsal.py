@@ -22,8 +22,8 @@ from pathlib import Path
 
 import dask.array as da
 import numpy as np
-from measuring import Job, Measured, in_turns, markdown, run_one
-from page import insert
+from measuring import Job, Measured, in_turns, run_one
+from page import insert, markdown
 from store_objects import NUM_COVARIATES, NUM_ENVIRONMENTS, NUM_FOLDS, random_dosage, small_arrays
 
 import mrscale as mr

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from measuring import Job, Measured, in_turns, markdown, run_one, write_store
-from page import insert
+from measuring import Job, Measured, in_turns, run_one, write_store
+from page import insert, markdown
 
 import mrscale as mr
 from mrscale.store.reader import open_store

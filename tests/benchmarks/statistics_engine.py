@@ -23,8 +23,8 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pandas as pd
-from measuring import NUM_VARIANTS, ROUNDS, Job, in_turns, markdown, run_one, write_store
-from page import insert
+from measuring import NUM_VARIANTS, ROUNDS, Job, in_turns, run_one, write_store
+from page import insert, markdown
 from store_objects import NUM_COVARIATES, random_dosage
 
 import mrscale as mr

@@ -25,8 +25,8 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
-from measuring import NUM_VARIANTS, Job, in_turns, markdown, run_one, write_store
-from page import insert
+from measuring import NUM_VARIANTS, Job, in_turns, run_one, write_store
+from page import insert, markdown
 from store_objects import NUM_ENVIRONMENTS, NUM_FOLDS
 
 from mrscale.sampling.plan import Plan

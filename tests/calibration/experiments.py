@@ -21,48 +21,42 @@ from mrscale.experiments.cases import SEEDS, Case, semi_synthetic, simulation
 from mrscale.experiments.estimators import ESTIMATORS
 from mrscale.experiments.running import FIGURE, run, summarise
 
-insert = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "page.py"))["insert"]
+page = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "page.py"))
 STUDIES = ("simulation", "coalescent", "genotypes")
 LEARNED = ("linear_controls", "kernel_controls", "flow_controls")
 
 
 def bias_table(table: pd.DataFrame) -> str:
     """Mean error of each estimator, its Monte Carlo error in brackets."""
-    rows = [["design", "sets", *ESTIMATORS.values()]]
+    rows = []
     for design, group in table.groupby("design", sort=False):
         found = group.set_index("estimator")
         cells = [_bias(found.loc[key]) if key in found.index else "" for key in ESTIMATORS]
         rows.append([design, str(found["sets"].max()), *cells])
-    return _markdown(rows)
+    return page["markdown"](["design", "sets", *ESTIMATORS.values()], rows)
 
 
 def rmse_table(table: pd.DataFrame) -> str:
     """Root mean squared error, and coverage of the learned estimates and of the headline."""
     covered = (*LEARNED, "headline")
-    rows = [
-        [
-            "design",
-            *(f"RMSE, {name}" for name in ESTIMATORS.values()),
-            *(f"covered, {ESTIMATORS[key]}" for key in covered),
-            "green",
-        ]
+    names = [
+        "design",
+        *(f"RMSE, {name}" for name in ESTIMATORS.values()),
+        *(f"covered, {ESTIMATORS[key]}" for key in covered),
+        "green",
     ]
+    rows = []
     for design, group in table.groupby("design", sort=False):
         found = group.set_index("estimator")
         errors = [f"{found.loc[k, 'rmse']:.3f}" if k in found.index else "" for k in ESTIMATORS]
         shares = [*(found.loc[key, "covered"] for key in covered), found.loc["headline", "green"]]
         rows.append([design, *errors, *(f"{100 * share:.0f} %" for share in shares)])
-    return _markdown(rows)
+    return page["markdown"](names, rows)
 
 
 def _bias(row: pd.Series) -> str:
     error = row["monte_carlo_error"]
     return f"{row['bias']:.3f}" + ("" if math.isnan(error) else f" ({error:.3f})")
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def main() -> None:
@@ -87,13 +81,13 @@ def main() -> None:
         if options.studies and name not in options.studies:
             continue
         table = summarise(run(cases, options.folder / name))
-        text = f"{bias_table(table)}\n{rmse_table(table)}"
+        text = f"{bias_table(table)}\n\n{rmse_table(table)}\n"
         if not options.write:
             print(text)
             continue
         figure = options.write.parent / "figures" / f"experiments-{name}.svg"
         shutil.copyfile(options.folder / name / FIGURE, figure)
-        insert(options.write, name, text)
+        page["insert"](options.write, name, text)
 
 
 if __name__ == "__main__":

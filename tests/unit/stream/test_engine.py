@@ -9,7 +9,6 @@ import time
 import numpy as np
 import psutil
 import pytest
-from distributed import LocalCluster
 from threadpoolctl import threadpool_info
 
 from mrscale.errors import EngineError
@@ -74,18 +73,11 @@ def test_fewer_threads_do_the_work_where_it_is_asked_for():
         assert sum(client.nthreads().values()) == 1
 
 
-def test_a_running_scheduler_is_used_and_left_running():
-    with LocalCluster(
-        n_workers=1,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
-        for _ in range(2):
-            with engine(cluster.scheduler_address) as client:
-                assert client.scheduler.address == cluster.scheduler_address
-                assert client.submit(sum, [2, 2], pure=False).result() == 4
+def test_a_running_scheduler_is_used_and_left_running(running_scheduler):
+    for _ in range(2):
+        with engine(running_scheduler) as client:
+            assert client.scheduler.address == running_scheduler
+            assert client.submit(sum, [2, 2], pure=False).result() == 4
 
 
 def test_a_scheduler_that_does_not_answer_is_named_within_seconds(monkeypatch):

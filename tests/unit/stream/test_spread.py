@@ -6,7 +6,6 @@ import math
 import os
 
 import pytest
-from distributed import LocalCluster
 
 from mrscale.stream.spread import spread
 
@@ -29,16 +28,8 @@ def test_an_error_of_the_function_is_raised_as_it_is() -> None:
         list(spread(math.sqrt, [1.0, -1.0]))
 
 
-def test_a_running_cluster_is_used() -> None:
-    with LocalCluster(
-        n_workers=1,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
-        found = dict(spread(abs, [-2, 3], scheduler=cluster.scheduler_address))
-    assert found == {-2: 2, 3: 3}
+def test_a_running_cluster_is_used(running_scheduler: str) -> None:
+    assert dict(spread(abs, [-2, 3], scheduler=running_scheduler)) == {-2: 2, 3: 3}
 
 
 def test_nothing_to_do_starts_no_engine() -> None:
