@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
+PEERS_PYTHON ?= $(PYTHON)
 
 .PHONY: help setup demo test lint docs calibrate experiments bench faults dist clean
 
@@ -49,15 +51,17 @@ calibrate: setup  ## slow: measure bias and coverage of the statistics and of le
 experiments: setup  ## slow: run the experiments of the paper again
 	$(BIN)/python tests/calibration/experiments.py --folder experiments-run --write docs/experiments.md
 
-bench: setup  ## slow: measure speed, memory and size beside peers and limits
-	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+bench: setup  ## slow: measure speed, memory and size beside peers (PEERS_PYTHON) and limits
+	test -x $(PEERS)/bin/python || $(PEERS_PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade -c constraints.txt pip
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt --group peers
 	$(BIN)/python tests/benchmarks/statistics_engine.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/extraction.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/streaming.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/store_objects.py --write docs/benchmarks.md
-	$(BIN)/python tests/benchmarks/report_page.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/scaling.py --write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/rehearsal.py --write docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/report_page.py --write docs/benchmarks.md
 
 faults: setup  ## kill processes in the middle and compare with undisturbed runs
 	$(BIN)/python -m pytest tests/faults
@@ -72,4 +76,4 @@ dist: setup  ## build wheel and sdist, and run the demo from the wheel in an env
 	cd dist && .venv/bin/mrscale demo --out demo-run
 
 clean:  ## remove the environment, the demo and the site
-	rm -rf $(VENV) demo-run site dist faults-run experiments-run
+	rm -rf $(VENV) $(PEERS) demo-run site dist faults-run experiments-run

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
-from page import insert
+from measuring import PEERS, machine, peer_versions
+from page import insert, markdown
 
 from mrscale.config import Study, parse_study
 from pipelines.extract import extract
@@ -45,13 +45,14 @@ def main() -> None:
     if options.memory:
         print(json.dumps(peak_memory(options.memory)))
         return
+    told = machine()
     with tempfile.TemporaryDirectory(prefix="mrscale-bench-") as name:
         folder = Path(name)
         start_hail(log_dir=folder / "logs")
         make_cohort(folder / "speed", options.people, options.variants, vcf=True)
         rows = against_hail(folder / "speed") + against_vcf2zarr(folder / "speed")
         memory = [measure_memory(folder, people) for people in (25_000, 50_000, 100_000)]
-    text = report(options, rows, memory)
+    text = report(options, told, rows, memory)
     print(text)
     if options.write:
         insert(options.write, "extraction", text)
@@ -116,20 +117,20 @@ def against_hail(folder: Path) -> list[tuple[str, float, str, float, str]]:
 def against_vcf2zarr(folder: Path) -> list[tuple[str, float, str, float, str]]:
     """Extraction of a VCF beside ``vcf2zarr convert``, whole commands, as many processes."""
     cores = str(os.cpu_count())
-    vcf = str(folder / "g.vcf.bgz")
-    tools = Path(sys.executable).parent
+    mrscale, vcf = Path(sys.executable).parent / "mrscale", str(folder / "g.vcf.bgz")
 
     def extraction(run: int) -> None:
-        command = [tools / "mrscale", "extract", "--vcf", vcf, "--exposure", "x", "--outcome", "y"]
+        command = [mrscale, "extract", "--vcf", vcf, "--exposure", "x", "--outcome", "y"]
         command += ["--phenotypes", folder / "people.tsv", "--out", folder / f"vcf-{run}.zarr"]
         subprocess.run([*map(str, command), "--quiet"], check=True, stdout=subprocess.DEVNULL)
 
     def convert(run: int) -> None:
-        command = [tools / "vcf2zarr", "convert", vcf, folder / f"peer-{run}.vcz", "-p", cores]
+        command = [PEERS / "vcf2zarr", "convert", vcf, folder / f"peer-{run}.vcz", "-p", cores]
         subprocess.run(list(map(str, command)), check=True, capture_output=True)
 
     mine, theirs = alternate(extraction, convert, warm_up=0, repeats=1)
-    return [("mrscale extract, VCF, whole command", mine, "vcf2zarr convert", theirs, "1")]
+    peer = f"vcf2zarr convert (bio2zarr {peer_versions('bio2zarr')['bio2zarr']})"
+    return [("mrscale extract, VCF, whole command", mine, peer, theirs, "1")]
 
 
 def alternate(
@@ -201,35 +202,26 @@ def sampled_memory() -> Iterator[dict[str, float]]:
     thread.join()
 
 
-def report(options: argparse.Namespace, rows: list[Any], memory: list[dict[str, Any]]) -> str:
+def report(
+    options: argparse.Namespace, told: str, rows: list[Any], memory: list[dict[str, Any]]
+) -> str:
     """Tables in Markdown."""
     genotypes = options.people * options.variants / 1e6
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    lines = [
-        "## Extraction",
-        "",
-        f"`python tests/benchmarks/extraction.py --people {options.people} --variants "
-        f"{options.variants}` ({genotypes:,.0f} M genotypes, three environments, 1 % missing; "
-        f"{machine}). Jobs of one row ran in turns; medians.",
-        "",
-        "| job | seconds | beside | seconds | ratio | limit |",
-        "|---|---|---|---|---|---|",
+    times = [
+        [name, f"{mine:.2f}", peer, f"{theirs:.2f}", f"{mine / theirs:.2f}", limit]
+        for name, mine, peer, theirs, limit in rows
     ]
-    for name, mine, peer, theirs, limit in rows:
-        lines.append(
-            f"| {name} | {mine:.2f} | {peer} | {theirs:.2f} | {mine / theirs:.2f} | {limit} |"
-        )
-    lines += [
-        "",
-        f"Peak resident memory in MiB with 1,000 variants and a JVM heap of at most {HEAP}:",
-        "",
-        "| people | driver (Python) | driver and executors (JVM) | largest Python worker |",
-        "|---|---|---|---|",
-    ]
-    for row in memory:
-        kinds = [f"{row[kind]:,.0f}" for kind in ("driver", "jvm", "worker")]
-        lines.append(f"| {row['people']:,} | {' | '.join(kinds)} |")
-    return "\n".join(lines) + "\n"
+    kinds = ("driver", "jvm", "worker")
+    peaks = [[f"{row['people']:,}", *(f"{row[kind]:,.0f}" for kind in kinds)] for row in memory]
+    processes = ["driver (Python)", "driver and executors (JVM)", "largest Python worker"]
+    return (
+        f"## Extraction\n\n`python tests/benchmarks/extraction.py --people {options.people} "
+        f"--variants {options.variants}` ({told}). {genotypes:,.0f} M genotypes, three "
+        "environments, 1 % missing; jobs of one row ran in turns; medians.\n\n"
+        f"{markdown(['job', 'seconds', 'beside', 'seconds', 'ratio', 'limit'], times)}\n\n"
+        "Peak resident memory in MiB with 1,000 variants and a JVM heap of at most "
+        f"{HEAP}:\n\n{markdown(['people', *processes], peaks)}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,28 +1,32 @@
-"""What benchmarks share: jobs timed in processes of their own, stores of random dosages, tables."""
+"""What benchmarks share: jobs timed in processes of their own, and what machine they ran on.
+
+mrscale is not imported here: peers have an environment of their own, without it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from store_objects import random_dosage, small_arrays
-
-from mrscale.store import writer
-from mrscale.store.schema import Layout
 
 ROUNDS = 3
-NUM_VARIANTS = 1_000
+PEERS = Path(__file__).parents[2] / ".venv-peers" / "bin"
+"""Where ``make bench`` puts them."""
+PEER_JOBS = Path(__file__).with_name("peers.py")
 
 Job = Callable[[], list[float]]
 """What is timed; it returns numbers to compare."""
@@ -81,10 +85,19 @@ def peak_memory() -> Iterator[list[float]]:
 
 
 def in_turns(
-    script: str, *jobs: str, people: int = 0, store: str | None = None, rounds: int = ROUNDS
+    script: str,
+    *jobs: str,
+    peers: Sequence[str] = (),
+    people: int = 0,
+    store: str | None = None,
+    rounds: int = ROUNDS,
 ) -> list[Measured]:
-    """Run jobs of a script in processes of their own, one after the other and all of them again."""
-    runs = [[_in_a_process(script, job, people, store) for job in jobs] for _ in range(rounds)]
+    """Run jobs of a script and of peers in processes of their own, one after the other and all of
+    them again."""
+    ours = [[sys.executable, script, "--job", job] for job in jobs]
+    theirs = [[str(PEERS / "python"), str(PEER_JOBS), "--job", peer] for peer in peers]
+    data = ["--people", str(people), *(["--store", store] if store else [])]
+    runs = [[_in_a_process([*job, *data]) for job in ours + theirs] for _ in range(rounds)]
     return [
         Measured(
             seconds=statistics.median(one.seconds for one in ones),
@@ -98,26 +111,25 @@ def in_turns(
     ]
 
 
-def _in_a_process(script: str, job: str, people: int, store: str | None) -> Measured:
-    command = [sys.executable, script, "--job", job, "--people", str(people)]
-    command += ["--store", store] if store else []
+def _in_a_process(command: list[str]) -> Measured:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def write_store(path: str, people: int, *, missing: bool, variants: int = NUM_VARIANTS) -> None:
-    """Random hard calls, 1 % of them missing or none."""
-    rng = np.random.default_rng(0)
-    layout = Layout.choose(people, variants)
-    frequency = rng.uniform(0.05, 0.95, variants).astype(np.float32)
-    writer.create(path, layout)
-    small = small_arrays(rng, people, variants)
-    arrays = {name: writer.write_array(path, name, values) for name, values in small.items()}
-    shards = {}
-    for index in range(layout.num_shards):
-        rows = layout.shard(index)
-        dosage = random_dosage(rng, rows.stop - rows.start, frequency).clip(-1 if missing else 0)
-        shards[index] = writer.write_shard(path, index, dosage, key="k")
-    writer.finalise(
-        path, layout=layout, arrays=arrays, shards=shards, report={}, provenance={}, run={}
+def peer_versions(*packages: str) -> dict[str, str]:
+    """Versions of those of these packages, and of Python, that ``make bench`` installed."""
+    listed = [str(PEERS / "python"), "-m", "pip", "list", "--format", "json"]
+    done = subprocess.run(listed, check=True, stdout=subprocess.PIPE, text=True)
+    there = {one["name"]: one["version"] for one in json.loads(done.stdout)}
+    asked = [str(PEERS / "python"), "-c", "import platform; print(platform.python_version())"]
+    python = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return {name: there[name] for name in packages if name in there} | {"Python": python}
+
+
+def machine() -> str:
+    """This machine, the date, and how busy it is before a benchmark."""
+    cores, memory = os.cpu_count(), psutil.virtual_memory().total / 2**30
+    return (
+        f"{platform.machine()}, {cores} cores, {memory:.0f} GiB, Python "
+        f"{platform.python_version()}, {date.today()}; load before the run {os.getloadavg()[0]:.1f}"
     )

@@ -11,18 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import dask.array as da
 import numpy as np
-from measuring import Job, Measured, in_turns, run_one
+from measuring import Job, Measured, in_turns, machine, run_one
 from page import insert, markdown
 from store_objects import NUM_COVARIATES, NUM_ENVIRONMENTS, NUM_FOLDS, random_dosage, small_arrays
 
@@ -189,7 +187,7 @@ def measure(folder: Path, num_people: int, num_variants: int) -> str:
     """Run the stages; a table in Markdown, and what follows from it."""
     cohort = Cohort(folder)
     cohort.sizes.write_text(json.dumps([num_people, num_variants]))
-    found = {}
+    told, found = machine(), {}
     for name in SAID:
         (found[name],) = in_turns(__file__, name, store=cohort.store, rounds=1)
         print(name, found[name], flush=True)
@@ -201,9 +199,8 @@ def measure(folder: Path, num_people: int, num_variants: int) -> str:
         [
             f"## A rehearsal: {num_people:,} people, {num_variants:,} variants\n",
             f"`python tests/benchmarks/rehearsal.py --people {num_people} --variants "
-            f"{num_variants}` ({platform.machine()}, {os.cpu_count()} cores, {date.today()}), "
-            f"{NUM_ENVIRONMENTS} environments, {NUM_COVARIATES} covariates, 1 % of calls "
-            "missing, every stage once in a process of its own.\n",
+            f"{num_variants}` ({told}). {NUM_ENVIRONMENTS} environments, {NUM_COVARIATES} "
+            "covariates, 1 % of calls missing, every stage once in a process of its own.\n",
             markdown(["stage", "seconds", "extra MiB at the peak", "writes, MB"], rows),
             "",
             estimate_of_target(found, num_people, num_variants),

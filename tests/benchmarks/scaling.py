@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import tempfile
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from measuring import Job, Measured, in_turns, run_one, write_store
+from measuring import Job, Measured, in_turns, machine, run_one
 from page import insert, markdown
+from store_objects import write_store
 
 import mrscale as mr
 from mrscale.store.reader import open_store
@@ -116,7 +115,7 @@ def slope(sizes: tuple[int, ...], values: list[float]) -> str:
 
 def measure(store: str) -> str:
     """A row for each axis."""
-    rows = []
+    told, rows = machine(), []
     for axis, (what, sizes, _) in AXES.items():
         where = store if axis == "threads" else None
         jobs = [f"{axis} {size}" for size in sizes]
@@ -137,11 +136,10 @@ def measure(store: str) -> str:
         )
     names = ["axis", "work", "sizes", "seconds", "exponent", "extra MiB", "exponent"]
     return (
-        "## How time and memory grow\n\n"
-        f"`python tests/benchmarks/scaling.py` ({platform.machine()}, {os.cpu_count()} cores, "
-        f"{date.today()}); medians of 3 runs (of learned instruments 1), a process for each. An "
-        "exponent is the slope of the logarithms by least squares. Extra memory is the peak above "
-        f"the arrays that were there.\n\n{markdown(names, rows)}\n"
+        f"## How time and memory grow\n\n`python tests/benchmarks/scaling.py` ({told}). Medians "
+        "of 3 runs (of learned instruments 1), a process for each. An exponent is the slope of the "
+        "logarithms by least squares. Extra memory is the peak above the arrays that were there."
+        f"\n\n{markdown(names, rows)}\n"
     )
 
 

@@ -3,18 +3,14 @@
     python tests/benchmarks/statistics_engine.py [--people 500000] [--write docs/benchmarks.md]
 
 Every job runs in a process of its own, after its data are in memory and a small run has loaded
-what it loads; extra memory is the peak of the resident memory above that. pyfixest is a peer that
-nothing else here needs: ``pip install pyfixest``.
+what it loads; extra memory is the peak of the resident memory above that.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from operator import add
 from pathlib import Path
@@ -22,10 +18,18 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import pandas as pd
-from measuring import NUM_VARIANTS, ROUNDS, Job, in_turns, run_one, write_store
+from measuring import ROUNDS, Job, Measured, in_turns, machine, peer_versions, run_one
 from page import insert, markdown
-from store_objects import NUM_COVARIATES, random_dosage
+from peers import (
+    IVMODELS,
+    IVMODELS_WALD,
+    NUM_COVARIATES,
+    NUM_INSTRUMENTS,
+    WARM_UP,
+    prepared,
+    regression,
+)
+from store_objects import NUM_VARIANTS, random_dosage, write_store
 
 import mrscale as mr
 from mrscale.store.reader import open_store
@@ -33,11 +37,8 @@ from mrscale.stream.products import dosage_moments
 from mrscale.stream.reduce import reduce_blocks
 from mrscale.workflow.iv_many import iv_many
 
-NUM_INSTRUMENTS, NUM_TRAITS = 64, 100
-NUM_PATTERNS = 10
+NUM_TRAITS, NUM_PATTERNS = 100, 10
 BLOCK_ROWS = 8192
-WARM_UP = 2_000
-IVMODELS, IVMODELS_WALD = "ivmodels, estimate alone", "ivmodels, estimate and Wald interval"
 
 
 def main() -> None:
@@ -46,13 +47,13 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=500_000)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
-    sections = [peers(options.people), store_pass(options.people), many(), flat_memory()]
+    told = machine()
+    sections = [peers(options.people), regressions(options.people)]
+    sections += [store_pass(options.people), many(), flat_memory()]
     heading = (
         "## Statistics engine\n\n"
-        f"`python tests/benchmarks/statistics_engine.py --people {options.people}` "
-        f"({platform.machine()}, {os.cpu_count()} cores, {date.today()}; load before the run "
-        f"{load:.1f}). {options.people:,} people where no other number is given; medians of "
+        f"`python tests/benchmarks/statistics_engine.py --people {options.people}` ({told}). "
+        f"{options.people:,} people where no other number is given; medians of "
         f"{ROUNDS} runs, jobs of one table in turns.\n"
     )
     text = "\n".join([heading, *sections])
@@ -61,96 +62,53 @@ def main() -> None:
         insert(options.write, "statistics engine", text)
 
 
-def regression(num_people: int) -> tuple[np.ndarray, ...]:
-    """Outcome, exposure, instruments and covariates, all float64."""
-    rng = np.random.default_rng(0)
-    z = rng.integers(0, 3, (num_people, NUM_INSTRUMENTS), dtype=np.int8).astype(np.float64)
-    w = rng.normal(size=(num_people, NUM_COVARIATES))
-    confounder = rng.normal(size=num_people)
-    x = z @ rng.uniform(0, 0.1, NUM_INSTRUMENTS) + w[:, 0] + confounder
-    x += rng.normal(size=num_people)
-    y = 0.5 * x - confounder + w[:, 1] + rng.normal(size=num_people) * (0.5 + z[:, 0])
-    return y, x, z, w
-
-
-def prepared(fit: Callable[..., list[float]], num_people: int) -> Job:
-    """A fit of that many people, after one of few."""
-    fit(*regression(WARM_UP))
-    return partial(fit, *regression(num_people))
-
-
 def by_mrscale(y: np.ndarray, x: np.ndarray, z: np.ndarray, w: np.ndarray) -> list[float]:
     """Estimate and its robust standard error."""
     fit = mr.iv(y, x, z, w)
     return [float(fit.params["exposure"]), float(fit.std_errors["exposure"])]
 
 
-def by_linearmodels(y: np.ndarray, x: np.ndarray, z: np.ndarray, w: np.ndarray) -> list[float]:
-    """Estimate and its robust standard error."""
-    from linearmodels.iv import IV2SLS
-
-    fit = IV2SLS(y, np.column_stack([np.ones(len(y)), w]), x, z).fit(cov_type="robust")
-    return [float(fit.params["endog"]), float(fit.std_errors["endog"])]
+def associations(y: np.ndarray, x: np.ndarray, z: np.ndarray, w: np.ndarray) -> list[float]:
+    """Of the exposure and the outcome with each instrument; the last coefficient and its error."""
+    last = mr.per_variant(np.column_stack([x, y]), z, w).iloc[-1]
+    return [float(last["beta"]), float(last["std_error"])]
 
 
-def by_ivmodels(y: np.ndarray, x: np.ndarray, z: np.ndarray, w: np.ndarray) -> list[float]:
-    """Estimate; the package has no robust error."""
-    from ivmodels import KClass
-
-    return [float(KClass("tsls").fit(X=x[:, None], y=y, Z=z, C=w).coef_[0])]
-
-
-def by_ivmodels_wald(y: np.ndarray, x: np.ndarray, z: np.ndarray, w: np.ndarray) -> list[float]:
-    """Estimate, and what its classical interval takes (not compared)."""
-    from ivmodels.tests import inverse_wald_test
-
-    found = by_ivmodels(y, x, z, w)
-    inverse_wald_test(Z=z, X=x[:, None], y=y, C=w, alpha=0.05, estimator="tsls")
-    return found
-
-
-def pyfixest_job(num_people: int) -> Job:
-    """From a data frame, which is not timed."""
-    try:
-        import pyfixest
-    except ImportError:
-        raise SystemExit("this benchmark compares with pyfixest: pip install pyfixest") from None
-
-    def frame(num: int) -> pd.DataFrame:
-        y, x, z, w = regression(num)
-        columns = ["y", "x", *instruments, *covariates]
-        return pd.DataFrame(np.column_stack([y, x, z, w]), columns=columns)
-
-    def fit(data: pd.DataFrame) -> list[float]:
-        formula = f"y ~ {' + '.join(covariates)} | x ~ {' + '.join(instruments)}"
-        found = pyfixest.feols(formula, data, vcov="hetero", ssc=plain)
-        return [float(found.coef()["x"]), float(found.se()["x"])]
-
-    plain = pyfixest.ssc(k_adj=False, G_adj=False)  # HC0, as the others
-    instruments = [f"z{i}" for i in range(NUM_INSTRUMENTS)]
-    covariates = [f"w{i}" for i in range(NUM_COVARIATES)]
-    fit(frame(WARM_UP))
-    return partial(fit, frame(num_people))
+def beside(mine: Measured, name: str, peers: dict[str, tuple[Measured, str]]) -> str:
+    """A table of mrscale and its peers, each with its limit."""
+    rows = [[name, f"{mine.seconds:.2f}", "", f"{mine.extra:,.0f} (limit 200)", "", ""]]
+    for package, (theirs, limit) in peers.items():
+        differences = [abs(a / b - 1) for a, b in zip(mine.found, theirs.found, strict=False)]
+        ratio = f"{theirs.seconds / mine.seconds:.1f}{limit}"
+        digits = [f"{d:.0e}" for d in differences] + [""] * (2 - len(differences))
+        rows.append([package, f"{theirs.seconds:.2f}", ratio, f"{theirs.extra:,.0f}", *digits])
+    names = ["package", "seconds", "times slower than mrscale", "extra MiB"]
+    return markdown([*names, "estimate differs by", "error differs by"], rows)
 
 
 def peers(people: int) -> str:
     """The first table."""
     limits = {"linearmodels": 30, "pyfixest": 30, IVMODELS: 5, IVMODELS_WALD: 5}
-    mine, *others = in_turns(__file__, "mrscale", *limits, people=people)
-    rows = [["mrscale.iv", f"{mine.seconds:.2f}", "", f"{mine.extra:,.0f} (limit 200)", "", ""]]
-    for (package, limit), theirs in zip(limits.items(), others, strict=True):
-        differences = [abs(a / b - 1) for a, b in zip(mine.found, theirs.found, strict=False)]
-        ratio = f"{theirs.seconds / mine.seconds:.1f} (at least {limit})"
-        digits = [f"{d:.0e}" for d in differences] + [""] * (2 - len(differences))
-        rows.append([package, f"{theirs.seconds:.2f}", ratio, f"{theirs.extra:,.0f}", *digits])
-    names = ["package", "seconds", "times slower than mrscale", "extra MiB"]
-    names += ["estimate differs by", "error differs by"]
+    mine, *others = in_turns(__file__, "mrscale", peers=list(limits), people=people)
+    told = (f" (at least {limit})" for limit in limits.values())
+    there = peer_versions("linearmodels", "pyfixest", "ivmodels", "statsmodels")
+    versions = ", ".join(f"{name} {version}" for name, version in there.items())
+    pairs = zip(others, told, strict=True)
+    table = beside(mine, "mrscale.iv", dict(zip(limits, pairs, strict=True)))
     return (
         f"2SLS with {NUM_INSTRUMENTS} instruments, {NUM_COVARIATES} covariates and robust errors "
         "(ivmodels has none), arrays of float64. mrscale's time includes the first-stage measures, "
-        "the tests and all that the robust sets need. Differences are relative."
-        f"\n\n{markdown(names, rows)}\n"
+        "the tests and all that the robust sets need. Differences are relative. Peers have an "
+        f"environment of their own: {versions}.\n\n{table}\n"
     )
+
+
+def regressions(people: int) -> str:
+    """The second table."""
+    jobs = {"people": people, "rounds": 1}
+    mine, theirs = in_turns(__file__, "associations", peers=["statsmodels"], **jobs)
+    table = beside(mine, "mrscale.per_variant", {"statsmodels": (theirs, "")})
+    return f"Linear regressions of two traits on each X\n\n{table}\n"
 
 
 def decode(path: str) -> Job:
@@ -176,7 +134,7 @@ def store_moments(path: str) -> Job:
 
 
 def store_pass(people: int) -> str:
-    """The second table."""
+    """The third table."""
     rows = []
     for calls, missing, limit in (("all there", False, "1.5"), ("1 % missing", True, "")):
         with tempfile.TemporaryDirectory(prefix="mrscale-bench-") as folder:
@@ -221,7 +179,7 @@ def pairs(sizes: tuple[int, int, int, int], _: int) -> Job:
 
 
 def many() -> str:
-    """The third table."""
+    """The fourth table."""
     rows, seconds, one = [], [], 0.0
     for (people, instruments, traits, patterns), found in zip(
         PAIRS.values(), in_turns(__file__, *PAIRS), strict=True
@@ -262,7 +220,7 @@ def lazy(num_people: int) -> Job:
 
 
 def flat_memory() -> str:
-    """The fourth table."""
+    """The fifth table."""
     rows = []
     for people in (100_000, 500_000, 2_000_000):
         (found,) = in_turns(__file__, "lazy", people=people)
@@ -275,10 +233,7 @@ def flat_memory() -> str:
 
 JOBS: dict[str, Callable[[Any], Job]] = {
     "mrscale": partial(prepared, by_mrscale),
-    "linearmodels": partial(prepared, by_linearmodels),
-    IVMODELS: partial(prepared, by_ivmodels),
-    IVMODELS_WALD: partial(prepared, by_ivmodels_wald),
-    "pyfixest": pyfixest_job,
+    "associations": partial(prepared, associations),
     "decode": decode,
     "product": product,
     "moments": store_moments,

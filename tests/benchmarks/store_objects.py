@@ -15,21 +15,22 @@ import time
 from pathlib import Path
 
 import numpy as np
-from page import insert
+from measuring import machine
+from page import insert, markdown
 
 from mrscale import places
 from mrscale.store import writer
 from mrscale.store.schema import Layout
 from mrscale.store.verify import verify
 
-NUM_ENVIRONMENTS, NUM_TRAITS, NUM_COVARIATES, NUM_FOLDS = 5, 20, 20, 4
+NUM_VARIANTS, NUM_ENVIRONMENTS, NUM_TRAITS, NUM_COVARIATES, NUM_FOLDS = 1_000, 5, 20, 20, 4
 
 
 def main() -> None:
     """Measure in a temporary folder, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, default=500_000)
-    parser.add_argument("--variants", type=int, default=1_000)
+    parser.add_argument("--variants", type=int, default=NUM_VARIANTS)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mrscale-bench-") as folder:
@@ -41,24 +42,8 @@ def main() -> None:
 
 def measure(path: str, num_people: int, num_variants: int) -> str:
     """Write, count, verify; a table in Markdown."""
-    rng = np.random.default_rng(0)
-    layout = Layout.choose(num_people, num_variants)
-    start = time.perf_counter()
-    writer.claim(path, {"seed": 0})
-    writer.create(path, layout)
-    arrays = {
-        name: writer.write_array(path, name, values)
-        for name, values in small_arrays(rng, num_people, num_variants).items()
-    }
-    frequency_M = rng.uniform(0.05, 0.95, num_variants).astype(np.float32)
-    shards = {}
-    for index in range(layout.num_shards):
-        rows = layout.shard(index)
-        dosage = random_dosage(rng, rows.stop - rows.start, frequency_M)
-        shards[index] = writer.write_shard(path, index, dosage, key="k")
-    writer.finalise(
-        path, layout=layout, arrays=arrays, shards=shards, report={}, provenance={}, run={}
-    )
+    told, start = machine(), time.perf_counter()
+    write_store(path, num_people, missing=True, variants=num_variants)
     written = time.perf_counter() - start
     sizes = places.files(path)
     allowed = sum(sizes.values()) / 2**26 + 200
@@ -67,20 +52,13 @@ def measure(path: str, num_people: int, num_variants: int) -> str:
     verify(path)
     verified = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return "\n".join(
-        [
-            "## Objects of a store",
-            "",
-            f"`python tests/benchmarks/store_objects.py`: {num_people:,} people, {num_variants:,} "
-            f"variants, {NUM_TRAITS} exposures and outcomes, random genotypes.",
-            "",
-            "| objects | limit (one in 64 MiB, and 200) | MiB | written in s | verified in s | "
-            "peak memory, MiB |",
-            "|---|---|---|---|---|---|",
-            f"| {len(sizes)} | {allowed:.0f} | {sum(sizes.values()) / 2**20:,.0f} "
-            f"| {written:.1f} | {verified:.1f} | {peak:,.0f} |",
-            "",
-        ]
+    names = ["objects", "limit (one in 64 MiB, and 200)", "MiB", "written in s", "verified in s"]
+    row = [f"{len(sizes)}", f"{allowed:.0f}", f"{sum(sizes.values()) / 2**20:,.0f}"]
+    row += [f"{written:.1f}", f"{verified:.1f}", f"{peak:,.0f}"]
+    return (
+        f"## Objects of a store\n\n`python tests/benchmarks/store_objects.py` ({told}). "
+        f"{num_people:,} people, {num_variants:,} variants, {NUM_TRAITS} exposures and outcomes, "
+        f"random genotypes.\n\n{markdown([*names, 'peak memory, MiB'], [row])}\n"
     )
 
 
@@ -140,6 +118,24 @@ def small_arrays(
         "variant_call_rate": shares,
         "variant_hwe_p": shares,
     }
+
+
+def write_store(path: str, people: int, *, missing: bool, variants: int = NUM_VARIANTS) -> None:
+    """Random hard calls, 1 % of them missing or none."""
+    rng = np.random.default_rng(0)
+    layout = Layout.choose(people, variants)
+    frequency = rng.uniform(0.05, 0.95, variants).astype(np.float32)
+    writer.create(path, layout)
+    small = small_arrays(rng, people, variants)
+    arrays = {name: writer.write_array(path, name, values) for name, values in small.items()}
+    shards = {}
+    for index in range(layout.num_shards):
+        rows = layout.shard(index)
+        dosage = random_dosage(rng, rows.stop - rows.start, frequency).clip(-1 if missing else 0)
+        shards[index] = writer.write_shard(path, index, dosage, key="k")
+    writer.finalise(
+        path, layout=layout, arrays=arrays, shards=shards, report={}, provenance={}, run={}
+    )
 
 
 if __name__ == "__main__":

@@ -2,32 +2,26 @@
 
     python tests/benchmarks/streaming.py [--people 200000] [--write docs/benchmarks.md]
 
-Every job runs in a process of its own. xbatcher is a peer that nothing else here needs:
-``pip install xbatcher``.
+Every job runs in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
-import xarray as xr
-import zarr
-from measuring import NUM_VARIANTS, Job, in_turns, run_one, write_store
+from measuring import Job, in_turns, machine, peer_versions, run_one
 from page import insert, markdown
-from store_objects import NUM_ENVIRONMENTS, NUM_FOLDS
+from peers import BATCH
+from store_objects import NUM_ENVIRONMENTS, NUM_FOLDS, NUM_VARIANTS, write_store
 
 from mrscale.sampling.plan import Plan
 from mrscale.store.reader import GenotypeStore, open_store
@@ -43,9 +37,6 @@ from mrscale.workflow.learning import training_blocks
 from mrscale.workflow.preparing import prepare
 
 BATCHES = (256, 1024, 4096)
-PEER_BATCH = 1024
-PEER_BATCHES = 20
-"""Of peers that take a random sample from all over the store for each."""
 FACTORS, RESTARTS, STEPS = 8, 2, 240
 SIZES = (100_000, 200_000, 500_000, 1_000_000, 2_000_000)
 FEWER_VARIANTS = 200
@@ -59,7 +50,7 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=SIZES[-1])
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
+    told = machine()
     with tempfile.TemporaryDirectory(prefix="mrscale-bench-") as folder:
         path = f"{folder}/store.zarr"
         write_store(path, options.people, missing=True)
@@ -68,8 +59,7 @@ def main() -> None:
     heading = (
         "## Streaming\n\n"
         f"`python tests/benchmarks/streaming.py --people {options.people}` "
-        f"({platform.machine()}, {os.cpu_count()} cores, {date.today()}; load before the run "
-        f"{load:.1f}). A store of {options.people:,} people x {NUM_VARIANTS:,} variants, int8, 1 % "
+        f"({told}). A store of {options.people:,} people x {NUM_VARIANTS:,} variants, int8, 1 % "
         f"missing, {NUM_ENVIRONMENTS} environments. There was no GPU: training on one was not "
         "measured.\n"
     )
@@ -114,39 +104,19 @@ def loader(batch_size: int, path: str) -> Job:
     return job
 
 
-def by_xbatcher(path: str) -> Job:
-    """Consecutive rows, as xbatcher cuts them, batches in random order; rows."""
-    from xbatcher import BatchGenerator
-
-    dosage = xr.open_zarr(path, consolidated=True)["call_dosage"]
-    sizes = {"samples": PEER_BATCH, "variants": dosage.sizes["variants"]}
-    made = BatchGenerator(dosage, input_dims=sizes)
-    chosen = np.random.default_rng(0).permutation(len(made))[:PEER_BATCHES]
-    return lambda: [float(sum(len(made[int(i)].to_numpy()) for i in chosen))]
-
-
-def random_rows(path: str) -> list[np.ndarray]:
-    """Sorted random rows of some batches."""
-    rng, people = np.random.default_rng(0), open_store(path).num_samples
-    return [np.sort(rng.choice(people, PEER_BATCH, False)) for _ in range(PEER_BATCHES // 4)]
-
-
-def by_dask(path: str) -> Job:
-    """Random batches by fancy indexing; rows."""
-    dosage, wanted = da.from_zarr(zarr.open_array(f"{path}/call_dosage")), random_rows(path)
-    return lambda: [float(sum(len(dosage[rows].compute()) for rows in wanted))]
-
-
-def by_zarr(path: str) -> Job:
-    """Random batches by orthogonal indexing; rows."""
-    dosage, wanted = zarr.open_array(f"{path}/call_dosage", mode="r"), random_rows(path)
-    return lambda: [float(sum(len(dosage.oindex[rows, :]) for rows in wanted))]
-
-
 def against_peers(path: str) -> str:
     """The first table."""
-    names = ["sequential", *(f"loader {size}" for size in BATCHES), "xbatcher", "dask", "oindex"]
-    found = dict(zip(names, in_turns(__file__, *names, store=path), strict=True))
+    names = ["sequential", *(f"loader {size}" for size in BATCHES)]
+    peers = {
+        "xbatcher": ("xbatcher: consecutive rows, batches in random order", 5),
+        "annbatch": ("annbatch: runs of 512 rows in random order, its defaults", 1),
+        "dask": ("dask: random rows by fancy indexing", 30),
+        "zarr": ("zarr: random rows by `oindex`", 30),
+    }
+    versions = peer_versions(*peers)
+    there = [peer for peer in peers if peer in versions]
+    all_of_them = in_turns(__file__, *names, peers=there, store=path)
+    found = dict(zip([*names, *there], all_of_them, strict=True))
     decoding = found["sequential"].found[0] / found["sequential"].seconds
     rows = [["decode of all chunks, one after the other", "all", f"{decoding:,.0f}", ""]]
     ours = {}
@@ -156,18 +126,18 @@ def against_peers(path: str) -> str:
         told = f"{ours[size] / decoding:.2f} of decoding (at least 0.7); "
         told += f"{people / first / decoding:.2f} in the first epoch of a process"
         rows.append(["mrscale's loader, one epoch", f"{size:,}", f"{ours[size]:,.0f}", told])
-    for name, what, least in (
-        ("xbatcher", "xbatcher: consecutive rows, batches in random order", 5),
-        ("dask", "dask: random rows by fancy indexing", 30),
-        ("oindex", "zarr: random rows by `oindex`", 30),
-    ):
+    for name, (what, least) in peers.items():
+        if name not in found:
+            rows.append([what, f"{BATCH:,}", "", "not installed: needs a newer Python"])
+            continue
         speed = found[name].found[0] / found[name].seconds
-        told = f"the loader is {ours[PEER_BATCH] / speed:.1f} times as fast (at least {least})"
-        rows.append([what, f"{PEER_BATCH:,}", f"{speed:,.0f}", told])
+        told = f"the loader is {ours[BATCH] / speed:.1f} times as fast (at least {least})"
+        rows.append([what, f"{BATCH:,}", f"{speed:,.0f}", told])
     names = ["batches", "rows in each", "rows / s", "ratio"]
     return (
         f"Medians of 3 runs in turns; prefetch bound {PREFETCH_MIB} MiB. The loader's batches have "
-        "the same number of random people of every environment, from windows of four chunks.\n\n"
+        "the same number of random people of every environment, from windows of four chunks. Peers "
+        f"have an environment of their own: {', '.join(' '.join(v) for v in versions.items())}.\n\n"
         f"{markdown(names, rows)}\n"
     )
 
@@ -235,14 +205,14 @@ def sizes(largest: int) -> str:
         with tempfile.TemporaryDirectory(prefix="mrscale-bench-") as folder:
             path = f"{folder}/store.zarr"
             write_store(path, people, missing=True, variants=FEWER_VARIANTS)
-            (found,) = in_turns(__file__, f"loader {PEER_BATCH}", store=path)
+            (found,) = in_turns(__file__, f"loader {BATCH}", store=path)
         seconds.append(found.found[2])
         rows.append([f"{people:,}", f"{people * FEWER_VARIANTS / 2**20:,.0f}"])
         rows[-1] += [f"{found.extra:,.0f}", f"{found.found[2]:.2f}", f"{found.found[1]:.0f}"]
     slope = np.polyfit(np.log(chosen), np.log(seconds), 1)[0]
     names = ["people", "decoded MiB", "extra MiB", "epoch, s", "chunks read"]
     return (
-        f"One epoch of stores of {FEWER_VARIANTS} variants, batches of {PEER_BATCH:,}, prefetch "
+        f"One epoch of stores of {FEWER_VARIANTS} variants, batches of {BATCH:,}, prefetch "
         f"bound {PREFETCH_MIB} MiB; extra memory is its peak above the start. Seconds "
         f"grow as people to the power of {slope:.2f}.\n\n{markdown(names, rows)}\n"
     )
@@ -250,9 +220,6 @@ def sizes(largest: int) -> str:
 
 JOBS: dict[str, Callable[[Any], Job]] = {
     "sequential": sequential,
-    "xbatcher": by_xbatcher,
-    "dask": by_dask,
-    "oindex": by_zarr,
     "batches alone": partial(training, "loader"),
     "mean of a batch": partial(training, "mean"),
     "flow": partial(training, "flow"),
