@@ -38,6 +38,8 @@ def explain(error: ValidationError, study: type[BaseModel]) -> str:
         rules = dict.fromkeys(_RULES.get(p["type"], p["msg"]) for p in here)
         required = " or ".join(rules).replace(" or Input should be", " or")
         required = required.removeprefix("Value error, ")
+        if first["type"] == "value_error" and isinstance(first["input"], dict):
+            return f"[{'.'.join([*sections, key])}] of the study file: {required}"
         return f"{key!r} in {where}: {required} (found {reprlib.repr(first['input'])})"
     valid = sorted(_model(study, sections).model_fields)
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]

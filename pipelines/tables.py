@@ -156,9 +156,9 @@ def _opened(path: str | Path) -> Iterator[Any]:
         raise
     except _DAMAGED as error:
         # "from None": Arrow quotes the cell that it could not read
+        why = "it is cut off" if isinstance(error, EOFError) else "it is damaged or something else"
         raise InputError(
-            f"{_name(path)} cannot be read as a table ({type(error).__name__}); "
-            f"{delimited.EXPECTED}, or Parquet"
+            f"{_name(path)} cannot be read as a table: {why}; {delimited.EXPECTED}, or Parquet"
         ) from None
     except Exception as error:
         # object stores have errors of their own

@@ -66,6 +66,15 @@ def kernel(
 
 
 @pytest.fixture(scope="session")
+def hail(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One JVM for all tests of this process that ask for it."""
+    pytest.importorskip("hail")
+    from pipelines.spark import start_hail
+
+    start_hail(log_dir=tmp_path_factory.mktemp("hail"))
+
+
+@pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished genotype store of 900 people, written without Spark; not to be changed."""
     path = tmp_path_factory.mktemp("small") / "store.zarr"
@@ -76,6 +85,31 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_small_store(path: Path, num_people: int = 900, seed: int = 7) -> None:
     """Write a store whose dosages follow an exogenous factor and one that shifts over three
     environments: 30 variants, 2 folds, pairs of relatives, 1 % missing calls."""
+    dosage, values = small_cohort(num_people, seed)
+    layout = Layout(*dosage.shape, chunk_rows=64, shard_rows=256)
+    sizes = np.bincount(values["environment"]).tolist()
+    writer.create(path, layout)
+    writer.finalise(
+        path,
+        layout=layout,
+        arrays={name: writer.write_array(path, name, value) for name, value in values.items()},
+        shards={
+            shard: writer.write_shard(path, shard, dosage[layout.shard(shard)], key="small")
+            for shard in range(layout.num_shards)
+        },
+        report={
+            "people": [("analysed", num_people)],
+            "environments": dict(zip(values["environment_name"].tolist(), sizes, strict=True)),
+            "variants": {"kept": layout.num_variants},
+            "missing_rate": float((dosage < 0).mean()),
+        },
+        provenance={"settings": {"folds": 2, "seed": seed}},
+        run={},
+    )
+
+
+def small_cohort(num_people: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Dosages, and everything else that is in the store of them."""
     rng = np.random.default_rng(seed)
     num_variants, num_environments = 30, 3
     environment = np.sort(rng.integers(0, num_environments, num_people))
@@ -94,8 +128,7 @@ def write_small_store(path: Path, num_people: int = 900, seed: int = 7) -> None:
     groups = [dosage[environment == code] for code in range(num_environments)]
     called = np.stack([(group >= 0).mean(0) for group in groups])
     alleles = np.stack([group.clip(0).mean(0) / 2 for group in groups])
-    layout = Layout(num_people, num_variants, chunk_rows=64, shard_rows=256)
-    values = {
+    return dosage, {
         "sample_id": np.array([f"person-{i}" for i in range(num_people)]),
         "environment": environment,
         "environment_name": np.array(["north", "south", "west"]),
@@ -118,24 +151,3 @@ def write_small_store(path: Path, num_people: int = 900, seed: int = 7) -> None:
         "variant_call_rate": called,
         "variant_hwe_p": np.ones_like(called),
     }
-    writer.create(path, layout)
-    writer.finalise(
-        path,
-        layout=layout,
-        arrays={name: writer.write_array(path, name, value) for name, value in values.items()},
-        shards={
-            shard: writer.write_shard(path, shard, dosage[layout.shard(shard)], key="small")
-            for shard in range(layout.num_shards)
-        },
-        report={
-            "people": [("analysed", num_people)],
-            "environments": {
-                name: len(group)
-                for name, group in zip(values["environment_name"].tolist(), groups, strict=True)
-            },
-            "variants": {"kept": num_variants},
-            "missing_rate": float((dosage < 0).mean()),
-        },
-        provenance={"settings": {"folds": 2, "seed": seed}},
-        run={},
-    )

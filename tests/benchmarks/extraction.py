@@ -30,7 +30,7 @@ from mrscale.config import Study, parse_study
 from pipelines.extract import extract
 from pipelines.spark import start_hail
 
-HEAP = "3g"
+HEAP_GIB = 3
 REPEATS = 3
 
 
@@ -162,17 +162,7 @@ def measure_memory(folder: Path, people: int) -> dict[str, Any]:
 
 def peak_memory(folder: Path) -> dict[str, float]:
     """Peak MiB of this process, of the JVM and of the largest Python worker."""
-    import hail as hl
-
-    from pipelines.spark import find_java
-
-    os.environ["JAVA_HOME"] = str(Path(find_java().path).resolve().parent.parent)
-    hl.init(
-        master="local[*]",
-        quiet=True,
-        log=str(folder / "hail.log"),
-        spark_conf={"spark.driver.memory": HEAP, "spark.ui.enabled": "false"},
-    )
+    start_hail(log_dir=folder / "logs", memory_gib=HEAP_GIB)
     with sampled_memory() as peak:
         extract(study(folder, mt=str(folder / "g.mt")), str(folder / "s.zarr"))
     return peak
@@ -220,7 +210,7 @@ def report(
         "environments, 1 % missing; jobs of one row ran in turns; medians.\n\n"
         f"{markdown(['job', 'seconds', 'beside', 'seconds', 'ratio', 'limit'], times)}\n\n"
         "Peak resident memory in MiB with 1,000 variants and a JVM heap of at most "
-        f"{HEAP}:\n\n{markdown(['people', *processes], peaks)}\n"
+        f"{HEAP_GIB} GiB:\n\n{markdown(['people', *processes], peaks)}\n"
     )
 
 

@@ -44,14 +44,10 @@ def biobank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def extract_here(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
-    """Extract in this process, all of whose tests share one JVM."""
-    pytest.importorskip("hail")
+def extract_here(hail: None) -> Callable[..., dict[str, Any]]:
+    """Extract in this process."""
     from mrscale.config import load_study
     from pipelines.extract import extract
-    from pipelines.spark import start_hail
-
-    start_hail(log_dir=tmp_path_factory.mktemp("hail"))
 
     def run(study_file: Path, out: Path) -> dict[str, Any]:
         return extract(load_study(study_file), str(out))

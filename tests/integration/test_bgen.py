@@ -17,17 +17,11 @@ pytest.importorskip("hail")
 pytest.importorskip("pysam")
 
 from pipelines.sources import find_files, measure
-from pipelines.spark import start_hail
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("hail")]
 
 files = runpy.run_path(str(Path(__file__).with_name("genotype_files.py")))
 bgen_bytes, read = files["bgen_bytes"], files["read"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hail(tmp_path_factory):
-    start_hail(log_dir=tmp_path_factory.mktemp("hail"))
 
 
 @pytest.fixture(scope="module")

@@ -16,18 +16,11 @@ pytest.importorskip("hail")
 pysam = pytest.importorskip("pysam")
 
 from pipelines.extract import extract  # noqa: E402
-from pipelines.spark import start_hail  # noqa: E402
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("hail")]
 
 NUM_PEOPLE, NUM_PLAIN = 5000, 24
 CALLS = np.array(["./.", "0/0", "0|1", "1/1"])
-
-
-@pytest.fixture(scope="session", autouse=True)
-def hail(tmp_path_factory):
-    """One JVM for all tests of the session."""
-    start_hail(log_dir=tmp_path_factory.mktemp("hail"))
 
 
 def vcf_lines(ids, dosage_MN):

@@ -14,20 +14,14 @@ from mrscale.store.verify import verify
 hl = pytest.importorskip("hail")
 
 from pipelines.extract import extract  # noqa: E402
-from pipelines.spark import start_hail  # noqa: E402
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("hail")]
 
 NUM_PEOPLE, NUM_VARIANTS, NUM_TRIOS = 600, 30, 40
 COPIED, FROM = 7, 3
 """Variant 7 repeats variant 3 for most people, so it is in linkage disequilibrium with it."""
 WRONG = 11
 """Children's calls of this variant do not follow from their parents'."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hail(tmp_path_factory):
-    start_hail(log_dir=tmp_path_factory.mktemp("hail"))
 
 
 @pytest.fixture(scope="module")

@@ -19,20 +19,14 @@ hl = pytest.importorskip("hail")
 pysam = pytest.importorskip("pysam")
 
 from pipelines.sources import find_files, measure, open_source  # noqa: E402
-from pipelines.spark import start_hail  # noqa: E402
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("hail")]
 
 files = runpy.run_path(str(Path(__file__).with_name("genotype_files.py")))
 NUM_PEOPLE, IDS, SITES = files["NUM_PEOPLE"], files["IDS"], files["SITES"]
 at, read, vcf_text, matrix_table = (
     files[name] for name in ("at", "read", "vcf_text", "matrix_table")
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hail(tmp_path_factory):
-    start_hail(log_dir=tmp_path_factory.mktemp("hail"))
 
 
 @pytest.fixture(scope="module")

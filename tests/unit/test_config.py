@@ -60,7 +60,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(tmp_path, text, me
         ("[simulation]", r"\[simulation\] of the study file needs the key 'truth'"),
         (
             "[genotypes]\nvcf = 'a'\nmt = 'b'",
-            r"'genotypes' .*one of vcf, .*not vcf and mt",
+            r"^\[genotypes\] of the study file: give one of vcf, .*not vcf and mt$",
         ),
         ("name = 'x", "study.toml is not valid TOML"),
         ("name = 'x'\nname = 'y'", "study.toml is not valid TOML"),
@@ -147,6 +147,12 @@ def test_an_empty_study_has_the_documented_defaults_and_cannot_be_changed():
 )
 def test_principal_components_are_known_by_name(name, expected):
     assert is_principal_component(name) is expected
+
+
+def test_what_a_whole_section_breaks_is_said_without_its_contents():
+    message = r"^\[traits\] of the study file: a column has one role, .* drop it from one of them$"
+    with pytest.raises(InputError, match=message):
+        parse_study({"traits": {"exposure": ["ldl"], "outcome": "ldl"}})
 
 
 def test_a_column_has_one_role():

@@ -25,14 +25,6 @@ chain 900 chr1 {LENGTHS["GRCh37"]} + 3000 4000 chr1 {LENGTHS["GRCh38"]} - {REVER
 """
 
 
-@pytest.fixture(scope="module")
-def hail(tmp_path_factory):
-    pytest.importorskip("hail")
-    from pipelines.spark import start_hail
-
-    start_hail(log_dir=tmp_path_factory.mktemp("hail"))
-
-
 def table(tmp_path, rows):
     columns = ["chromosome", "base_pair_location", "effect_allele", "other_allele"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "list.tsv", sep="\t", index=False)

@@ -34,11 +34,9 @@ def test_mid_p_equals_its_definition(counts):
 
 
 @pytest.mark.spark
-def test_mid_p_equals_that_of_hail(tmp_path_factory):
+@pytest.mark.usefixtures("hail")
+def test_mid_p_equals_that_of_hail():
     hl = pytest.importorskip("hail")
-    from pipelines.spark import start_hail
-
-    start_hail(log_dir=tmp_path_factory.mktemp("hail"))
     rng = np.random.default_rng(0)
     counts = []
     for people in (21, 1000, 60_000):
