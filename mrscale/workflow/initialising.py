@@ -28,6 +28,8 @@ clump_r2 = 0.01                       # leave out variants linked to a better on
 {build}
 [encoder]
 methods = ["linear", "flow"]          # encoders to train; [] for the adjusted estimates alone
+# steps = 200                         # with restarts = 1, a first look in minutes: not for results
+# restarts = 1
 """
 _OWN = """# A study of mrscale. Correct this, then: mrscale run {name}
 # All keys and their defaults: docs/study-file.md
