@@ -6,9 +6,11 @@ Legend: S encoders (one per fold), N people, L latents, K remainder.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from mrscale.config import Study
 from mrscale.errors import RunError
@@ -54,8 +56,7 @@ def _encode_in(
         return
     folder.reopen("encode")
     encoders = load_encoders(study, folder)
-    _create(folder, store, encoders)
-    arrays = zarr.open_group(str(folder.latents), mode="r+")
+    arrays = _create(folder, store, encoders)
     write = partial(encode_rows, store, encoders, arrays)
     cuts = blocks(store.num_samples, store.layout.chunk_rows)
     with study_engine(study, store) as client, bar("Encoding", 1, quiet=quiet) as progress:
@@ -76,16 +77,23 @@ def load_encoders(study: Study, folder: RunFolder) -> Encoders:
     }
 
 
-def _create(folder: RunFolder, store: GenotypeStore, encoders: Encoders) -> None:
+def _create(
+    folder: RunFolder, store: GenotypeStore, encoders: Encoders
+) -> dict[str, zarr.Array[Any]]:
     group = zarr.open_group(
         str(folder.latents), mode="w", attributes={"genotypes": store.genotype_digest}
     )
-    for name, (trained, width) in widths(encoders).items():
-        group.create_array(
+    return {
+        name: group.create_array(
             name,
             shape=(len(trained), store.num_samples, width),
             chunks=(1, store.layout.chunk_rows, width),
             dtype="float32",
+            compressors=[ZstdCodec(), Crc32cCodec()],
             fill_value=np.nan,
             dimension_names=("encoders", "samples", name.rpartition("_")[2]),
+            # what is NaN throughout must be written as well: a file that is not there is a lost one
+            config={"write_empty_chunks": True},
         )
+        for name, (trained, width) in widths(encoders).items()
+    }

@@ -6,6 +6,7 @@ Legend: S encoders (one per fold), N people, L latents, K remainder.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from mrscale.errors import RunError
 from mrscale.stats.moments import Floats
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.cohorts import Cohort
@@ -42,11 +44,23 @@ class Latents:
 
     @classmethod
     def open(cls, path: Path, methods: Sequence[str]) -> Latents:
-        """Of a run folder; those of ``methods`` that are there."""
-        group: Any = zarr.open_group(str(path), mode="r")
-        there = tuple(method for method in methods if f"{method}_latent" in group)
-        names = [f"{method}_{kind}" for method in there for kind in ("latent", "remainder")]
-        return cls({name: group[name] for name in names}, there)
+        """Of a run folder; those of ``methods`` that are there.
+
+        Raises
+        ------
+        RunError
+            If files of theirs are lost or damaged: what is not there would be read as NaN, which
+            is what people have whom the encoder has seen.
+        """
+        with _damage_told(path.name):
+            group: Any = zarr.open_group(str(path), mode="r")
+            there = tuple(method for method in methods if f"{method}_latent" in group)
+            names = [f"{method}_{kind}" for method in there for kind in ("latent", "remainder")]
+            arrays = {name: group[name] for name in names}
+        for name, array in arrays.items():
+            if array.nchunks_initialized < array.nchunks:
+                raise _damaged(name, "files of it are lost")
+        return cls(arrays, there)
 
     @classmethod
     def unfilled(
@@ -72,10 +86,28 @@ class Latents:
     def of(self, method: str, rows: slice) -> Iterator[tuple[Floats, Floats]]:
         """Latents (N, L) and remainders (N, K) of each encoder of a method, for a block of rows."""
         latents, remainders = (
-            np.asarray(self.arrays[f"{method}_{kind}"][:, rows], dtype=np.float64)
-            for kind in ("latent", "remainder")
+            self._read(f"{method}_{kind}", rows) for kind in ("latent", "remainder")
         )
         yield from zip(latents, remainders, strict=True)
+
+    def _read(self, name: str, rows: slice) -> Floats:
+        with _damage_told(name):
+            return np.asarray(self.arrays[name][:, rows], dtype=np.float64)
+
+
+@contextmanager
+def _damage_told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError, KeyError, FileNotFoundError) as error:
+        raise _damaged(what, str(error)) from None
+
+
+def _damaged(what: str, problem: str) -> RunError:
+    return RunError(
+        f"the latents of the run folder are damaged at {what}: {problem}; remove its latents.zarr "
+        "and run the same command again"
+    )
 
 
 def widths(encoders: Encoders) -> dict[str, tuple[list[Encoder], int]]:

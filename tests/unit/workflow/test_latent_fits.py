@@ -49,6 +49,25 @@ def test_estimates_are_those_of_the_study(small_store, run):
     assert "latent instruments, 900 people" in found.summary()
 
 
+def test_lost_and_damaged_files_of_latents_are_no_people_without_latents(small, run, tmp_path):
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    chunk = broken / "latents.zarr" / "linear_latent" / "c" / "1" / "2" / "0"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    message = (
+        r"damaged at linear_latent: .*; remove its latents\.zarr and run the same command again"
+    )
+    with pytest.raises(RunError, match=message):
+        mr.estimate(small, instruments="latent", run=broken)
+    chunk.unlink()
+    with pytest.raises(RunError, match="damaged at linear_latent: files of it are lost"):
+        mr.estimate(small, instruments="latent", run=broken)
+    (broken / "latents.zarr" / "linear_latent" / "zarr.json").write_text("{")
+    with pytest.raises(RunError, match=r"damaged at latents\.zarr"):
+        mr.estimate(small, instruments="latent", run=broken)
+
+
 def test_environments_by_themselves_are_fits_within(small, run):
     found = mr.estimate(small, instruments="latent", run=run, by="environment")
     fill = mean_dosage(small)
