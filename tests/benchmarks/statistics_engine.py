@@ -108,7 +108,10 @@ def regressions(people: int) -> str:
     jobs = {"people": people, "rounds": 1}
     mine, theirs = in_turns(__file__, "associations", peers=["statsmodels"], **jobs)
     table = beside(mine, "mrscale.per_variant", {"statsmodels": (theirs, "")})
-    return f"Linear regressions of two traits on each X\n\n{table}\n"
+    return (
+        f"Linear regressions of two traits on each of {NUM_INSTRUMENTS} instruments, one at a "
+        f"time, {NUM_COVARIATES} covariates; one run.\n\n{table}\n"
+    )
 
 
 def decode(path: str) -> Job:
