@@ -19,9 +19,9 @@ from mrscale.workflow.training import training_digest
 State = Literal["done", "to continue", "to do"]
 
 _SOURCE = "measured on the two cores of docs/benchmarks.md; not measured on more"
-_GENOTYPES_PER_SECOND = {"mt": 200e6 / 14.90, "vcf": 200e6 / 60.18}
+_GENOTYPES_PER_SECOND = {"mt": 200e6 / 9.01, "vcf": 200e6 / 46.22}
 """200 M genotypes of a MatrixTable and, as a whole command, of a VCF: docs/benchmarks.md."""
-_FLOW_STEP_SECONDS = 0.0763
+_FLOW_STEP_SECONDS = 0.1323
 """Of 4 folds x 2 restarts with batches of 1,024 people: docs/benchmarks.md."""
 _BYTES_PER_GENOTYPE = 226 * 2**20 / 500e6
 """Hard calls with 1 % missing: docs/benchmarks.md, which has no imputed dosages."""
