@@ -349,8 +349,11 @@ def test_extraction_takes_every_kind_of_genotypes(command, tmp_path):
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     words = ["simulate", "--out", str(tmp_path / "out"), "--people", "400000", "--quiet"]
+    # what a shell starts in the background, these tests perhaps, has Ctrl-C ignored
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"import runpy, signal; {heed}; runpy.run_module('mrscale', run_name='__main__')"
     process = subprocess.Popen(
-        [sys.executable, "-m", "mrscale", *words], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True
     )
     deadline, begun = time.monotonic() + 180, tmp_path / "out" / ".simulation.json"
     while not begun.exists() and time.monotonic() < deadline:
