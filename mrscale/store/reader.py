@@ -37,7 +37,7 @@ from mrscale.store.schema import (
 
 _DECODING_ERRORS = (ValueError, RuntimeError)
 """What zarr's codecs raise on damaged bytes."""
-_OPENING_ERRORS = (*_DECODING_ERRORS, TypeError, KeyError)
+OPENING_ERRORS = (*_DECODING_ERRORS, TypeError, KeyError)
 """What zarr raises on damaged metadata."""
 
 NameKind = Literal["exposures", "outcomes", "covariates", "environments"]
@@ -186,7 +186,7 @@ class GenotypeStore:
         """An array of one of :attr:`groups`, as Zarr has it; looked at and opened once."""
         if (group, name) not in self._arrays:
             where = f"the metadata of {name}"
-            with places.reached(self.path), _checksums(where, _OPENING_ERRORS):
+            with places.reached(self.path), _checksums(where, OPENING_ERRORS):
                 array = open_sound(self.path, group, name, self.layout, self.code)
             self._arrays[group, name] = array
         return self._arrays[group, name]
@@ -304,7 +304,7 @@ def _open_lazily(store: GenotypeStore, group: str) -> xr.Dataset:
     for name in names:
         own = {f.removeprefix(f"{name}/"): n for f, n in files.items() if f.startswith(f"{name}/")}
         guard.require_form(name, arrays[name], own, store.layout, store.code)
-    with _checksums("its metadata", _OPENING_ERRORS), guard.bounded_codecs():
+    with _checksums("its metadata", OPENING_ERRORS), guard.bounded_codecs():
         dataset: xr.Dataset = xr.open_zarr(bounded(group), consolidated=True, zarr_format=3)
     return dataset
 

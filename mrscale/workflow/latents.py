@@ -16,6 +16,7 @@ import zarr
 
 from mrscale.errors import RunError
 from mrscale.stats.moments import Floats
+from mrscale.store.reader import OPENING_ERRORS
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.cohorts import Cohort
 
@@ -99,7 +100,7 @@ class Latents:
 def _damage_told(what: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, RuntimeError, TypeError, KeyError, FileNotFoundError) as error:
+    except (*OPENING_ERRORS, FileNotFoundError) as error:
         raise _damaged(what, str(error)) from None
 
 

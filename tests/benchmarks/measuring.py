@@ -118,12 +118,15 @@ def _in_a_process(command: list[str]) -> Measured:
 
 def peer_versions(*packages: str) -> dict[str, str]:
     """Versions of those of these packages, and of Python, that ``make bench`` installed."""
-    listed = [str(PEERS / "python"), "-m", "pip", "list", "--format", "json"]
-    done = subprocess.run(listed, check=True, stdout=subprocess.PIPE, text=True)
-    there = {one["name"]: one["version"] for one in json.loads(done.stdout)}
-    asked = [str(PEERS / "python"), "-c", "import platform; print(platform.python_version())"]
-    python = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    return {name: there[name] for name in packages if name in there} | {"Python": python}
+    ask = (
+        "import json, platform; from importlib.metadata import distributions as all; "
+        "there = {one.name: one.version for one in all()}; "
+        "print(json.dumps(there | {'Python': platform.python_version()}))"
+    )
+    command = [str(PEERS / "python"), "-c", ask]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    there = json.loads(done.stdout)
+    return {name: there[name] for name in (*packages, "Python") if name in there}
 
 
 def machine() -> str:

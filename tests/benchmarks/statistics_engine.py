@@ -90,11 +90,13 @@ def peers(people: int) -> str:
     """The first table."""
     limits = {"linearmodels": 30, "pyfixest": 30, IVMODELS: 5, IVMODELS_WALD: 5}
     mine, *others = in_turns(__file__, "mrscale", peers=list(limits), people=people)
-    told = (f" (at least {limit})" for limit in limits.values())
     there = peer_versions("linearmodels", "pyfixest", "ivmodels", "statsmodels")
     versions = ", ".join(f"{name} {version}" for name, version in there.items())
-    pairs = zip(others, told, strict=True)
-    table = beside(mine, "mrscale.iv", dict(zip(limits, pairs, strict=True)))
+    found = {
+        package: (theirs, f" (at least {limit})")
+        for (package, limit), theirs in zip(limits.items(), others, strict=True)
+    }
+    table = beside(mine, "mrscale.iv", found)
     return (
         f"2SLS with {NUM_INSTRUMENTS} instruments, {NUM_COVARIATES} covariates and robust errors "
         "(ivmodels has none), arrays of float64. mrscale's time includes the first-stage measures, "
