@@ -111,8 +111,8 @@ class BatchFit:
         d = centred @ self.to_projected
         covariates = centred[:, len(centred.T) - len(self.to_expected) :]
         expected = covariates @ self.to_expected + one.trait_mean
-        x = exposures[:, one.exposures] - expected[:, :p]
-        y = outcomes[:, one.outcomes] - expected[:, p:]
+        x = _columns(exposures, one.exposures) - expected[:, :p]
+        y = _columns(outcomes, one.outcomes) - expected[:, p:]
         if not keep.all():
             d[~keep], x[~keep], y[~keep] = 0, 0, 0
         return d, x, y
@@ -218,6 +218,11 @@ def partial_out(crosses: Crosses, num_instruments: int) -> Left:
     if pairs is not None:
         pairs = pairs - w_rest[:, m : m + p].T @ on_w[:, m + p :]
     return Left(zz, zt, squares, pairs, on_w, rank + 1)
+
+
+def _columns(table: Floats, chosen: Index) -> Floats:
+    """Some columns of a table, in order; the table itself where they are all."""
+    return table if len(chosen) == table.shape[1] else table[:, chosen]
 
 
 def _first_stage(left: Left, own: list[Index]) -> tuple[Floats, NDArray[np.int64]]:

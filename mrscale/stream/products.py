@@ -39,7 +39,7 @@ TraitColumns = tuple[tuple[str, tuple[int, ...]], ...]
 """Arrays of the store and the columns to take of each."""
 
 _EXACT_FLOAT32 = 2**24
-_TILE_ROWS = 1024
+_TILE_ROWS = 512
 """Of the float64 products with traits: a tile stays in the processor's cache."""
 
 _reading = Lock()
@@ -312,14 +312,14 @@ def numpy_products(codes: NDArray[Any], traits: Floats, half: int) -> tuple[Inte
     """
     num_variants, most = codes.shape[1], _EXACT_FLOAT32 // half**2
     dosages = np.zeros((num_variants, num_variants), dtype=np.int64)
-    with_traits = np.zeros((num_variants, traits.shape[1]))
     for start in range(0, len(codes), most):
         shifted = np.subtract(codes[start : start + most], np.float32(half), dtype=np.float32)
         np.add(dosages, shifted.T @ shifted, out=dosages, casting="unsafe")
-        for first in range(0, len(shifted), _TILE_ROWS):
-            tile = shifted[first : first + _TILE_ROWS].astype(np.float64)
-            with_traits += tile.T @ traits[start + first : start + first + len(tile)]
-    return dosages, with_traits
+    of_traits = np.zeros((traits.shape[1], num_variants))
+    for start in range(0, len(codes), _TILE_ROWS):
+        tile = np.subtract(codes[start : start + _TILE_ROWS], np.float64(half), dtype=np.float64)
+        of_traits += traits[start : start + _TILE_ROWS].T @ tile
+    return dosages, of_traits.T
 
 
 def torch_products(

@@ -28,7 +28,8 @@ from mrscale.workflow.columns import (
     require_unique_names,
 )
 
-_LEAST_ROWS = 64
+_LEAST_ROWS, _MOST_ROWS = 64, 4096
+"""Of a tile: its working arrays should stay near the processor, its moments cost little beside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,14 +178,14 @@ class PairRows:
     def _tiles(self, block: Sequence[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], ...]]:
         """Pieces of a block: [Z | W], X and Y in float64, and the clusters or groups if any."""
         design, traits = self._widths
-        rows = min(
-            max(_LEAST_ROWS, self.memory_limit // (8 * (3 * design + 6 * traits))), BLOCK_ROWS
-        )
+        room = self.memory_limit // (8 * (3 * design + 6 * traits))
+        rows = min(max(_LEAST_ROWS, room), _MOST_ROWS)
         for start in range(0, len(block[0]), rows):
             x, y, *rest = (array[start : start + rows] for array in block)
             width = 1 + bool(self.covariates.width)
             zw = np.concatenate(rest[:width], axis=1, dtype=np.float64)
-            yield zw, x.astype(np.float64), y.astype(np.float64), *rest[width:]
+            x, y = (table.astype(np.float64, copy=False) for table in (x, y))
+            yield zw, x, y, *rest[width:]
 
     def _tile_moments(
         self, tile: tuple[NDArray[Any], ...], classical: bool
