@@ -25,27 +25,26 @@ from mrscale.plots.style import (
     shortened,
 )
 
-WEAK_F = 10.0
-"""Staiger and Stock's rule of thumb, *Econometrica* 65 (1997)."""
 
-
-def first_stage(strength: pd.Series, ax: Axes | None = None) -> Axes:
-    """First-stage F statistics on a logarithmic axis, a dashed line at the rule of thumb of 10.
+def first_stage(strength: pd.Series, weak_f: float, ax: Axes | None = None) -> Axes:
+    """First-stage F statistics on a logarithmic axis, a dashed line where weak instruments begin.
 
     Parameters
     ----------
     strength : pandas.Series
         F by name; what is not positive or missing is left out.
+    weak_f : float
+        F below which instruments are called weak.
     ax : Axes, optional
         Where to draw; by default the only axes of a new figure.
     """
     shown = strength[strength > 0]
-    range_shown = [WEAK_F, *shown]
+    range_shown = [weak_f, *shown]
     with mpl.rc_context(STYLE):
         ax = axes(ax, 7.2, 1.1 + 0.34 * max(len(shown), 1))
         ax.set_xscale("log")
         for y, value in enumerate(shown):
-            weak = value < WEAK_F
+            weak = value < weak_f
             ax.plot(value, y, "o", color=BLUE, mfc="white" if weak else BLUE, ms=7, zorder=3)
             ax.annotate(
                 numbers.f_statistic(value),
@@ -60,8 +59,8 @@ def first_stage(strength: pd.Series, ax: Axes | None = None) -> Axes:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color=PALE, linewidth=0.8)
         ax.set_axisbelow(True)
-        ax.axvline(WEAK_F, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
-        ax.set_xlabel("first-stage F (dashed: 10, below which instruments are weak)")
+        ax.axvline(weak_f, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
+        ax.set_xlabel(f"first-stage F (dashed: {weak_f:.0f}, below which instruments are weak)")
     return ax
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from mrscale.disclosure import show_count
 from mrscale.results.iv import IVResult
 from mrscale.results.logistic import LogisticIVResult
+from mrscale.stats.first_stage import WEAK_F
 from mrscale.stats.specification import TestResult
 
 if TYPE_CHECKING:
@@ -168,7 +169,9 @@ class CohortResult:
 
         table = self.to_dataframe()
         table = table[table["group"].isin(["all", "environment"])]
-        return first_stage(pd.Series(table["first_stage_f"].to_numpy(float), table["label"]), ax)
+        return first_stage(
+            pd.Series(table["first_stage_f"].to_numpy(float), table["label"]), WEAK_F, ax
+        )
 
     def plot_leave_one_out(self, ax: Axes | None = None) -> Axes:
         """Forest plot of everybody but each environment.

@@ -14,6 +14,7 @@ from mrscale.disclosure import export_count, is_small, show_count
 from mrscale.errors import InputError
 from mrscale.results.parameters import Parameters, number, plain, require_level, rows, text
 from mrscale.stats.clr import clr
+from mrscale.stats.first_stage import WEAK_F
 from mrscale.stats.reduced import Meats, Reduced
 from mrscale.stats.sets import ConfidenceSet
 from mrscale.stats.specification import TestResult
@@ -246,7 +247,7 @@ class IVResult(Parameters):
             for exposure in self.first_stage.index
             for column, name in _STRENGTHS.items()
         }
-        return first_stage(pd.Series(named, dtype=float), ax)
+        return first_stage(pd.Series(named, dtype=float), WEAK_F, ax)
 
     def summary(self) -> str:
         """A short text: the estimates, the first stage, the tests and the notes."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mrscale.plots import numbers
 from mrscale.plots.style import PLAIN, look, shortened
+from mrscale.stats.first_stage import WEAK_F
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -338,7 +339,9 @@ class PairResult:
         """
         from mrscale.plots.instruments import first_stage
 
-        return first_stage(pd.Series({e.label: e.first_stage_f for e in self.estimates}), ax)
+        return first_stage(
+            pd.Series({e.label: e.first_stage_f for e in self.estimates}), WEAK_F, ax
+        )
 
     @property
     def decimals(self) -> int:

@@ -19,6 +19,9 @@ from mrscale.stats.reduced import Meats, Reduced
 from mrscale.stats.sets import ProjectiveLine
 from mrscale.stats.specification import FEW_GROUPS
 
+WEAK_F = 10.0
+"""F below which instruments are called weak: Staiger and Stock's rule of thumb, *Econometrica* 65
+(1997)."""
 ONE_EXPOSURE = "the critical value is for one exposure; see the conditional F"
 TWO_EXPOSURES = "the conditional F is for two exposures or more"
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from mrscale.results import Diagnostic, Trust, Verdict
 from mrscale.results.pair import RIVAL
+from mrscale.stats.first_stage import WEAK_F
 from mrscale.stats.misfit import LIKELIHOOD_LIMIT, R2_LIMIT
 from mrscale.stats.pooling import MetaAnalysis
 from mrscale.workflow.checks import SMALL_ENVIRONMENT, LatentCheck
-
-WEAK_F = 10.0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 
 import mrscale as mr
 from mrscale.plots import instruments, people
+from mrscale.stats.first_stage import WEAK_F
 
 EXPOSURE = np.array([0.1, 0.2, 0.3, 0.15])
 SUMMARY = (EXPOSURE, np.full(4, 0.01), 0.5 * EXPOSURE + 0.02, np.full(4, 0.02))
@@ -50,7 +51,9 @@ def test_forest_of_a_table_names_its_rows() -> None:
 
 
 def test_weak_instruments_are_hollow_and_absent_ones_left_out() -> None:
-    ax = instruments.first_stage(pd.Series({"all": 3.0, "learned": 1200.0, "none": math.nan}))
+    ax = instruments.first_stage(
+        pd.Series({"all": 3.0, "learned": 1200.0, "none": math.nan}), WEAK_F
+    )
     assert [t.get_text() for t in ax.get_yticklabels()] == ["all", "learned"]
     weak, strong = ax.get_lines()[:2]
     assert weak.get_markerfacecolor() == "white"
@@ -60,8 +63,8 @@ def test_weak_instruments_are_hollow_and_absent_ones_left_out() -> None:
 
 
 def test_without_instruments_the_first_stage_is_an_empty_axis_around_ten() -> None:
-    low, high = instruments.first_stage(pd.Series(dtype=float)).get_xlim()
-    assert 0 < low < instruments.WEAK_F < high
+    low, high = instruments.first_stage(pd.Series(dtype=float), WEAK_F).get_xlim()
+    assert 0 < low < WEAK_F < high
 
 
 def test_a_figure_that_ends_a_cell_of_a_notebook_is_a_picture() -> None:
