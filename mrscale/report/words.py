@@ -44,7 +44,7 @@ def caveat(pair: PairResult) -> str:
     parts = [f"This is the estimate “{pair[pair.headline].label}”.", _CAVEATS[pair.trust]]
     if pair.headline == RIVAL:
         parts.append(
-            "The answer holds if, once principal components and environments are adjusted for, "
+            "The answer holds if, once the covariates and environments are adjusted for, "
             f"every variant acts on {pair.outcome} through {pair.exposure} alone. Robust to weak "
             f"instruments (Anderson-Rubin): {_lower_first(anderson_rubin(pair))}"
         )

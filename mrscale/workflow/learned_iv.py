@@ -83,8 +83,8 @@ def learned_iv(
         regression, learned in each block. Guided is for genotypes without much structure: see the
         user guide for what it gains and costs.
     blocks : int or "auto", default "auto"
-        S, disjoint blocks of people. Each trains an encoder that is applied to all others. Auto: by
-        the number of people.
+        S, disjoint blocks of people. Each trains an encoder that is applied to all others. Auto:
+        four.
     restarts : int, default 2
         R, of each trained encoder; the best judged one is used, the others are shown.
 

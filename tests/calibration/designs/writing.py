@@ -71,7 +71,8 @@ def _sections(found: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Iterable[s
     )
     if "blocks" in found:
         yield BLOCKS + markdown(
-            ["design", "sets", *FIGURES], _by_design(*found["blocks"], "flow_controls")
+            ["design", "sets", *FIGURES, "green"],
+            _by_design(*found["blocks"], "flow_controls"),
         )
     yield BARS + "\n".join(f"- {line}" for line in _bars(found))
 
