@@ -19,7 +19,7 @@ _COMMON = """
 [traits]
 exposure = ["ldl"]                    # columns of the table of people; every exposure is
 outcome = ["chd"]                     # estimated on every outcome
-covariate = ["age", "sex"{components}]                   # numbers: sex as 0 and 1; best with PC1, PC2, ...
+covariate = ["age", "sex"{components}]              # numbers: sex as 0 and 1
 
 [instruments]
 file = "instruments.tsv"              # summary table of a GWAS of other people: chromosome,
