@@ -63,14 +63,11 @@ class Moments:
         rows = np.asarray(block, dtype=np.float64)
         if not len(rows):
             return cls.empty(rows.shape[1])
+        mean, centred = centre(rows, weights)
         if weights is None:
-            mean = rows.mean(axis=0)
-            centred = rows - mean
             return cls(len(rows), mean, centred.T @ centred)
-        weight = float(weights.sum())
-        mean = weights @ rows / weight
-        centred = (rows - mean) * np.sqrt(weights)[:, None]
-        return cls(len(rows), mean, centred.T @ centred, weight)
+        centred *= np.sqrt(weights)[:, None]
+        return cls(len(rows), mean, centred.T @ centred, float(weights.sum()))
 
     def combine(self, other: Moments) -> Moments:
         """Moments of the rows of both."""
@@ -111,6 +108,18 @@ class Moments:
     def covariance(self) -> Floats:
         """Sample covariance, shape (K, K), with divisor N - 1."""
         return self.cross / max(self.count - 1, 1)
+
+
+def centre(rows: Floats, weights: Floats | None = None) -> tuple[Floats, Floats]:
+    """Column means of one row or more, and what they leave of the rows.
+
+    Taken from the first row onwards: a column of one value has that mean and leaves zeros. The sum
+    of many equal numbers, over their number, is another one.
+    """
+    left = rows - rows[0]
+    offset = left.mean(axis=0) if weights is None else weights @ left / weights.sum()
+    left -= offset
+    return rows[0] + offset, left
 
 
 def tree_combine(parts: Sequence[T], combine: Callable[[T, T], T]) -> T:

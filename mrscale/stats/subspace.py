@@ -74,7 +74,7 @@ def fit_front_end(moments: Moments, factors: int | None = None) -> FrontEnd:
         are.
     """
     variance = np.diag(moments.covariance)
-    varying = variance > 0
+    varying = ~moments.constant
     scale = np.where(varying, 1 / np.sqrt(np.where(varying, variance, 1)), 0)
     correlation = moments.covariance * np.outer(scale, scale)
     values, vectors = linalg.eigh(correlation)
@@ -114,7 +114,7 @@ def add_score(front: FrontEnd, moments: Moments) -> FrontEnd:
     """
     covariance = moments.covariance
     scale = np.sqrt(np.diag(covariance))
-    unit = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    unit = np.divide(1, scale, out=np.zeros_like(scale), where=~moments.constant)
     correlation = covariance * np.outer(unit, unit)
     ridge = correlation[:-1, :-1] + SCORE_RIDGE * np.eye(len(scale) - 1)
     weights = unit[:-1] * linalg.solve(ridge, correlation[:-1, -1], assume_a="pos")

@@ -341,9 +341,10 @@ def torch_products(
 def torch_moments(rows: Floats, device: str) -> Moments:
     """``Moments.from_block`` on a device of torch, in float64."""
     there = torch.from_numpy(rows).to(device)
-    mean = there.mean(dim=0)
-    centred = there - mean
-    return Moments(len(rows), mean.cpu().numpy(), (centred.T @ centred).cpu().numpy())
+    left = there - there[0]
+    offset = left.mean(dim=0)
+    left -= offset
+    return Moments(len(rows), (there[0] + offset).cpu().numpy(), (left.T @ left).cpu().numpy())
 
 
 def trait_columns(

@@ -122,3 +122,15 @@ def test_keyed_groups_combine_key_by_key(rows):
     assert_same(found["a"], Moments.from_block(np.r_[rows[:20], rows[40:]]), rtol=1e-10)
     assert found["b"] is one["b"]
     assert found["c"] is two["c"]
+
+
+@pytest.mark.parametrize("value", [0.1, 37.2, 2.0000001, 170.3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_people_of_one_value_have_that_mean_and_no_spread(rows, value, weighted):
+    # their sum over their number is another value, and spread of it would pass for a column's own
+    block = np.column_stack([np.full(65_536, value), np.resize(rows[:, 0], 65_536)])
+    weights = np.random.default_rng(6).uniform(0.1, 3, len(block)) if weighted else None
+    found = Moments.from_block(block, weights)
+    assert found.mean[0] == value
+    assert_array_equal(found.cross[0], 0)
+    assert found.constant.tolist() == [True, False]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import subspace_angles
 
 from mrscale.errors import InputError
@@ -212,3 +212,18 @@ def test_a_variant_that_does_not_vary_has_no_part_in_the_score():
     guided = add_score(fit_front_end(moments.select(range(6)), 2), moments)
     assert np.isfinite(guided.projection).all()
     assert (guided.projection[5] == 0).all()
+
+
+@pytest.mark.parametrize("value", [1.0, 0.1, 37.2])
+def test_a_variant_that_does_not_vary_takes_no_part(value):
+    dosage = factor_dosages(np.random.default_rng(2), 9_000, 10, 2)
+    exposure = dosage @ np.linspace(0, 1, 10) + np.random.default_rng(3).normal(size=9_000)
+    more = np.column_stack([dosage, np.full(len(dosage), value)])
+
+    def guided(columns):
+        moments = Moments.from_block(np.column_stack([columns, exposure]))
+        return add_score(fit_front_end(moments.select(range(columns.shape[1])), 2), moments)
+
+    front = guided(more)
+    assert_array_equal(front.projection[-1], 0)
+    assert_allclose(front.scores(more), guided(dosage).scores(dosage), atol=1e-8)
