@@ -12,7 +12,16 @@ from scipy import stats
 
 from mrscale.disclosure import export_count, is_small, show_count
 from mrscale.errors import InputError
-from mrscale.results.parameters import Parameters, number, plain, require_level, rows, text
+from mrscale.results.parameters import (
+    FEW,
+    Parameters,
+    number,
+    plain,
+    require_level,
+    rows,
+    shown_clusters,
+    text,
+)
 from mrscale.stats.clr import clr
 from mrscale.stats.first_stage import WEAK_F
 from mrscale.stats.reduced import Meats, Reduced
@@ -170,7 +179,7 @@ class IVResult(Parameters):
             "dof": plain(self.dof),
             "num_obs": export_count(self.num_obs),
             "num_instruments": self.num_instruments,
-            "num_clusters": self._shown_clusters,
+            "num_clusters": shown_clusters(self.num_clusters, self.num_obs),
             "kappa": plain(self.kappa),
             "residual_variance": plain(self.residual_variance),
             "condition_number": plain(self.condition_number),
@@ -256,7 +265,7 @@ class IVResult(Parameters):
             f"{show_count(self.num_obs)} people, {self.num_instruments} instruments"
         )
         if self.num_clusters is not None:
-            head += f", {self._shown_clusters} clusters"
+            head += f", {shown_clusters(self.num_clusters, self.num_obs)} clusters"
         parts = [head]
         if not is_small(self.num_obs):
             parts.append(text(self.to_dataframe()))
@@ -285,14 +294,7 @@ class IVResult(Parameters):
 
     @property
     def _all_notes(self) -> tuple[str, ...]:
-        return (*self.notes, _FEW) if is_small(self.num_obs) else self.notes
-
-    @property
-    def _shown_clusters(self) -> int | str | None:
-        """A number of clusters is no number of people, but there are no fewer people."""
-        if self.num_clusters is None or not is_small(self.num_obs):
-            return self.num_clusters
-        return export_count(self.num_clusters)
+        return (*self.notes, FEW) if is_small(self.num_obs) else self.notes
 
     def _test_dict(self, test: TestResult) -> dict[str, Any]:
         return {
@@ -319,7 +321,6 @@ _STRENGTHS = {
     "conditional_f": "conditional F",
 }
 _NO_INSTRUMENTS = "OLS uses no instruments"
-_FEW = "so few people that their number would follow from the estimates: these are not shown"
 _TELLING = (
     "dof",
     "kappa",

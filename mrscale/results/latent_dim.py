@@ -34,7 +34,8 @@ def path_table(path: Mapping[str, Sequence[float]], chosen: int) -> pd.DataFrame
     # a flow that diverged is worth nothing
     worth = np.where(np.isfinite(worth), worth, np.nan)
     mean = worth.mean(axis=1)
-    difference = worth - worth[np.nanargmax(mean)]
+    best = np.nanargmax(mean) if np.isfinite(mean).any() else 0
+    difference = worth - worth[best]
     num_blocks = worth.shape[1]
     error = difference.std(axis=1, ddof=1) / num_blocks**0.5 if num_blocks > 1 else np.nan
     values = (mean, difference.mean(axis=1), error, index == chosen)

@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 
 from mrscale.disclosure import export_count, is_small, show_count
-from mrscale.results.parameters import Parameters, number, plain, rows, text
+from mrscale.results.parameters import (
+    FEW,
+    Parameters,
+    number,
+    plain,
+    rows,
+    shown_clusters,
+    text,
+)
 from mrscale.stats.specification import TestResult
 
 
@@ -93,7 +101,8 @@ class LogisticIVResult(Parameters):
         """For machines: plain numbers, text and lists, as JSON takes them.
 
         A number that does not exist or is infinite is None. A count of 1 to 20 people is
-        ``"<=20"``, and the number of cases is None where it would tell that of a few controls.
+        ``"<=20"``, and all numbers from which it would follow are None; so is the number of cases
+        where it would tell that of a few controls.
 
         Parameters
         ----------
@@ -110,7 +119,7 @@ class LogisticIVResult(Parameters):
             If ``level`` is not between 0 and 1.
         """
         test = self.exogeneity
-        return {
+        told = {
             "outcome": self.outcome,
             "exposures": list(self.exposures),
             "instruments": list(self.instruments),
@@ -119,14 +128,13 @@ class LogisticIVResult(Parameters):
             "num_obs": export_count(self.num_obs),
             "num_cases": None if is_small(self._num_controls) else export_count(self.num_cases),
             "num_instruments": self.num_instruments,
-            "num_clusters": self._shown_clusters,
+            "num_clusters": shown_clusters(self.num_clusters, self.num_obs),
             "prevalence": self.prevalence,
             "condition_number": plain(self.condition_number),
             "level": level,
             "estimates": rows(self.to_dataframe(level), "parameter"),
             "odds_ratios": rows(self.odds_ratios(level), "exposure"),
-            # F and R2 together tell how many people there are
-            "first_stage": None if is_small(self.num_obs) else rows(self.first_stage, "exposure"),
+            "first_stage": rows(self.first_stage, "exposure"),
             "first_stage_reasons": dict(self.first_stage_reasons),
             "exogeneity": {
                 "name": test.name,
@@ -135,19 +143,23 @@ class LogisticIVResult(Parameters):
                 "pvalue": plain(test.pvalue),
                 "reason": test.reason,
             },
-            "notes": list(self.notes),
+            "notes": list(self._all_notes),
         }
+        return told | dict.fromkeys(_TELLING) if is_small(self.num_obs) else told
 
     def summary(self) -> str:
         """A short text: the estimates, the first stage, the test and the notes."""
-        parts = [self._head, text(self.to_dataframe())]
-        parts += ["Odds ratios", text(self.odds_ratios())]
-        parts += ["First stage", text(self.first_stage), str(self.exogeneity)]
-        return "\n".join([*parts, *(f"Note: {note}" for note in self.notes)])
+        parts = [self._head]
+        if not is_small(self.num_obs):
+            parts += [text(self.to_dataframe()), "Odds ratios", text(self.odds_ratios())]
+            parts += ["First stage", text(self.first_stage), str(self.exogeneity)]
+        return "\n".join([*parts, *(f"Note: {note}" for note in self._all_notes)])
 
     __repr__ = summary
 
     def _repr_html_(self) -> str:
+        if is_small(self.num_obs):
+            return f"<p>{escape(self.summary())}</p>"
         tables = [self.to_dataframe(), self.odds_ratios(), self.first_stage]
         lines = [str(self.exogeneity), *self.notes]
         return "".join(
@@ -163,11 +175,8 @@ class LogisticIVResult(Parameters):
         return self.num_obs - self.num_cases
 
     @property
-    def _shown_clusters(self) -> int | str | None:
-        """A number of clusters is no number of people, but there are no fewer people."""
-        if self.num_clusters is None or not is_small(self.num_obs):
-            return self.num_clusters
-        return export_count(self.num_clusters)
+    def _all_notes(self) -> tuple[str, ...]:
+        return (*self.notes, FEW) if is_small(self.num_obs) else self.notes
 
     @property
     def _head(self) -> str:
@@ -178,10 +187,13 @@ class LogisticIVResult(Parameters):
             f"{show_count(self.num_obs)} people, {show_count(rarer)} {kind}, "
             f"{self.num_instruments} instruments"
         )
-        return head if self.num_clusters is None else f"{head}, {self._shown_clusters} clusters"
+        shown = shown_clusters(self.num_clusters, self.num_obs)
+        return head if shown is None else f"{head}, {shown} clusters"
 
 
 _METHODS = {
     "2sri": "two-stage residual inclusion",
     "logistic": "two-stage predictor substitution",
 }
+_TELLING = ("condition_number", "estimates", "odds_ratios", "first_stage", "exogeneity")
+"""Of :meth:`LogisticIVResult.to_dict`, numbers that tell how many people there are."""

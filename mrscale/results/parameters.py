@@ -13,7 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mrscale.disclosure import export_count, is_small
 from mrscale.errors import InputError
+
+FEW = "so few people that their number would follow from the estimates: these are not shown"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,6 +123,13 @@ def rows(table: pd.DataFrame, key: str) -> list[dict[str, Any]]:
         {key: name, **{str(column): plain(value) for column, value in row.items()}}
         for name, row in zip(table.index, table.to_dict("records"), strict=True)
     ]
+
+
+def shown_clusters(num_clusters: int | None, num_obs: int) -> int | str | None:
+    """A number of clusters is no number of people, but there are no fewer people."""
+    if num_clusters is None or not is_small(num_obs):
+        return num_clusters
+    return export_count(num_clusters)
 
 
 def require_level(level: float) -> None:

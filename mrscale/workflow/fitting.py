@@ -10,7 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mrscale.disclosure import may_tell_more_than
 from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
 from mrscale.results import Estimate
@@ -22,6 +24,7 @@ from mrscale.stats.specification import TestResult, hansen_j_of
 from mrscale.stream.engine import Client
 from mrscale.stream.reduce import reduce_blocks
 from mrscale.workflow.designs import (
+    GENOTYPE,
     Estimator,
     Frame,
     FrameRows,
@@ -153,6 +156,16 @@ def fit_within(
         with suppress(InputError):
             found.append(fit(moments, estimator, (code,)))
     return found
+
+
+def may_be_shown(one: Fitted, moments: FrameMoments, sizes: NDArray[np.intp]) -> bool:
+    """Whether an estimate inside an environment tells no more of its people than their count.
+
+    ``sizes`` are all people of each environment, with the traits or without.
+    """
+    (code,) = one.environments
+    used = moments[GENOTYPE, code].count
+    return may_tell_more_than(len(one.estimator.columns), used, [int(sizes[code])])
 
 
 def fit_without(

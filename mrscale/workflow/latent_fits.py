@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 
 from mrscale.config import Method
@@ -19,7 +20,14 @@ from mrscale.store.reader import GenotypeStore
 from mrscale.stream.engine import Client
 from mrscale.stream.products import mean_dosage
 from mrscale.workflow.designs import GENOTYPE, PairData
-from mrscale.workflow.fitting import fit, fit_within, frame_moments, select, with_errors
+from mrscale.workflow.fitting import (
+    fit,
+    fit_within,
+    frame_moments,
+    may_be_shown,
+    select,
+    with_errors,
+)
 from mrscale.workflow.latents import Latents
 from mrscale.workflow.runfolder import MARKER, RunFolder
 from mrscale.workflow.subsets import meta_table, with_the_others
@@ -75,7 +83,9 @@ def latent_estimates(
     learned = {one.key: one for one in data.estimators() if one.frames != (GENOTYPE,)}
     everybody = [fit(moments, one) for one in learned.values()]
     controlled = learned[f"{latents.methods[0]}_controls"]
+    sizes = np.bincount(store.array("environment"), minlength=len(data.fill))
     within = fit_within(moments, controlled, range(len(data.fill))) if by else []
+    within = [one for one in within if may_be_shown(one, moments, sizes)]
     fitted, _ = with_errors(client, cuts, data, [*everybody, *within], progress=progress)
     table = [one.result(count, label=one.estimator.key) for one in fitted[: len(everybody)]]
     people = {code: found.count for (frame, code), found in moments.items() if frame == GENOTYPE}

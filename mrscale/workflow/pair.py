@@ -9,9 +9,7 @@ from functools import partial
 from itertools import chain, islice
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mrscale.disclosure import may_tell_more_than
 from mrscale.progress import Advance, silent
 from mrscale.results import Estimate, LeftOut, PairResult
 from mrscale.results.pair import RIVAL
@@ -30,6 +28,7 @@ from mrscale.workflow.fitting import (
     fit_within,
     fit_without,
     frame_moments,
+    may_be_shown,
     select,
     with_errors,
 )
@@ -142,7 +141,7 @@ def fit_pair(
     by_key = {one.estimator.key: one for one in everywhere}
     inside = {key: [one for one in within if one.estimator.key == key] for key in by_key}
     sizes = np.bincount(cohort.array("environment"), minlength=len(names))
-    inside[NAIVE] = [one for one in inside[NAIVE] if _may_be_shown(one, moments, sizes)]
+    inside[NAIVE] = [one for one in inside[NAIVE] if may_be_shown(one, moments, sizes)]
     metas = {key: _meta(ones) for key, ones in inside.items()}
     num_obs = select(moments, GENOTYPE).count
     estimates = [
@@ -209,13 +208,6 @@ def _learned_fit(
         from_rival=difference(key, RIVAL),
         from_others={method: difference(key, other) for method, other in others.items()},
     )
-
-
-def _may_be_shown(one: Fitted, moments: FrameMoments, sizes: NDArray[np.intp]) -> bool:
-    """Whether an estimate inside an environment tells no more of its people than their count."""
-    (code,) = one.environments
-    used = moments[GENOTYPE, code].count
-    return may_tell_more_than(len(one.estimator.columns), used, [int(sizes[code])])
 
 
 def _contrast(

@@ -118,3 +118,8 @@ def test_the_path_is_drawn_on_given_or_new_axes():
     marked = training.latent_dim(table).get_lines()[-1]
     assert marked.get_xydata().tolist() == [[2.0, 0.0]]
     assert training.latent_dim(path_table({}, 1)).get_xlabel().startswith("latent dimension")
+
+
+def test_a_path_of_flows_that_diverged_in_different_blocks_has_no_best():
+    table = path_table({"0": [np.nan, 1.0], "1": [1.0, np.nan]}, 1)
+    assert table["from_best"].isna().all()

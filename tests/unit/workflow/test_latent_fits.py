@@ -28,7 +28,7 @@ from mrscale.workflow.training import train
 def run(small_store, tmp_path_factory):
     """A run folder with linear encoders, applied, and the study's own estimates."""
     folder = tmp_path_factory.mktemp("learned") / "run"
-    encoder = {"methods": ["linear"], "factors": 3, "latent_dim": 1, "restarts": 1}
+    encoder = {"methods": ["linear"], "factors": 2, "latent_dim": 1, "restarts": 1}
     study = parse_study(
         {"store": str(small_store), "run": str(folder), "folds": 2, "encoder": encoder}
     )
@@ -127,3 +127,20 @@ def test_several_exposures_are_refused(small, run, tmp_path):
         mr.estimate(
             tmp_path / "s.zarr", instruments="latent", run=run, exposure=["exposure", "ldl"]
         )
+
+
+def test_an_estimate_of_few_people_does_not_tell_how_many_they_are(small, run, tmp_path):
+    shown = []
+    for count in (6, 18):
+        exposure = small.array("exposure")
+        exposure[np.flatnonzero(small.array("environment") == 1)[count:]] = np.nan
+        path = tmp_path / f"{count}.zarr"
+        shutil.copytree(small.path, path)
+        writer.write_array(path, "exposure", exposure)
+        found = mr.estimate(
+            open_store(path), instruments="latent", run=run, by="environment", covariates=[]
+        )
+        row = found.by_environment.set_index("label").loc["south"]
+        assert str(row["num_obs"]) == "<=20"
+        shown.append((np.isfinite(row["estimate"]), found.meta["num_environments"].tolist()))
+    assert shown[0] == shown[1]

@@ -282,3 +282,18 @@ def test_few_cases_or_controls_are_not_counted_out(flip):
     for text in (fit.summary(), fit._repr_html_(), machine):
         assert "1,485" not in text
         assert "1485" not in text
+
+
+def test_few_people_are_told_by_no_number():
+    rng = np.random.default_rng(4)
+    z = rng.binomial(2, 0.4, (20, 1)).astype(float)
+    x = z[:, 0] + rng.normal(size=20)
+    y = (rng.random(20) < 0.5).astype(float)
+    few = logistic_iv(y, x, z)
+    told = few.to_dict()
+    assert told["num_obs"] == "<=20"
+    for name in ("estimates", "odds_ratios", "first_stage", "exogeneity", "condition_number"):
+        assert told[name] is None
+    for text in (few.summary(), few._repr_html_()):
+        assert "so few people" in text
+        assert not any(f"{value:.5g}" in text for value in [*few.params, *few.first_stage["f"]])
