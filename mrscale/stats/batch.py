@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrscale.stats.crosses import Crosses, Index
+from mrscale.stats.identification import UNRELATED_SHARE
 from mrscale.stats.linalg import RANK_TOLERANCE, independent, whitening
 from mrscale.stats.moments import Floats
 
@@ -27,19 +28,26 @@ NOTES = (
     "the outcome does not vary once the covariates are accounted for",
     "no instrument varies once the covariates are accounted for",
     "the instruments explain nothing of the exposure",
+    "the instruments determine the exposure: there is no confounding to correct",
     "fewer than two clusters",
     "the exposure explains all but rounding of the outcome, so there is no standard error",
 )
 """Why a pair has no estimate, or no standard error; the first says that it has both."""
-NOBODY, TOO_FEW, FIXED_EXPOSURE, FIXED_OUTCOME, NO_INSTRUMENT, UNRELATED, ONE_CLUSTER, EXACT = (
-    range(1, len(NOTES))
-)
+(
+    NOBODY,
+    TOO_FEW,
+    FIXED_EXPOSURE,
+    FIXED_OUTCOME,
+    NO_INSTRUMENT,
+    UNRELATED,
+    DETERMINED,
+    ONE_CLUSTER,
+    EXACT,
+) = range(1, len(NOTES))
 CANCELLED = 1e-12
 """Share of its terms that rounding may be of what is left when they cancel."""
 _ROUNDING = 1e-13
 """Relative spread that rounding leaves of a constant column."""
-_UNRELATED = 1e-14
-"""Share of an exposure that rounding alone lets instruments explain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +156,7 @@ def fit_pairs(crosses: Crosses, num_instruments: int, sets: Sequence[Index]) -> 
     dof = crosses.count - left.num_controls - instruments
     unexplained = np.maximum(left.squares[:p] - explained, np.finfo(np.float64).tiny)
     usable = (note == 0).any(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         estimate = np.where(note == 0, pi.T @ left.zt[:, p:] / explained[:, None], np.nan)
         f = np.where(usable, explained / instruments / (unexplained / dof), np.nan)
     residual_ss = None
@@ -250,7 +258,8 @@ def _notes(
     p = len(given)
     x, y = left.squares[:p], left.squares[p:]
     note = np.zeros((p, len(y)), dtype=np.int8)
-    note[explained <= _UNRELATED * x] = UNRELATED
+    note[x - explained <= RANK_TOLERANCE * x] = DETERMINED
+    note[explained <= UNRELATED_SHARE * x] = UNRELATED
     note[rank == 0] = NO_INSTRUMENT
     note[:, y <= 0] = FIXED_OUTCOME
     note[x <= 0] = FIXED_EXPOSURE

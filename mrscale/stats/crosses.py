@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mrscale.stats.moments import Floats, Moments
+from mrscale.stats.moments import Floats, Moments, centre
 from mrscale.stats.patterns import Labels, first_pairs, members, refine
 
 Index = NDArray[np.intp]
 
-_ROUNDING = 1e-13
-"""Share of a column's variance in a block that rounding leaves of a constant."""
+_CANCELLED = 1e-4
+"""Share of a column's variance in a block; a difference that leaves less has lost digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +145,7 @@ class PairMoments:
         product of the design with the pattern's traits: the cost is per distinct pattern.
         """
         has_x, has_y = np.isfinite(exposures), np.isfinite(outcomes)
-        origin = design.mean(axis=0) if len(design) else np.zeros(design.shape[1])
-        centred = design - origin
+        origin, centred = centre(design) if len(design) else (np.zeros(design.shape[1]), design)
         whole = centred.T @ centred
         found = []
         for (p, q), (one_p, one_q) in zip(members(labels), first_pairs(labels), strict=True):
@@ -179,22 +178,21 @@ def _cross(
 ) -> Crosses:
     """Moments of the people in ``keep``, the mean of the design relative to its block's."""
     count = int(keep.sum())
-    everyone = count == len(keep)
-    if not everyone:
-        traits = np.where(keep[:, None], traits, 0)
+    origin = traits[keep.argmax()] if count else np.zeros(traits.shape[1])
+    traits = traits - origin
+    traits[~keep] = 0
     mean = traits.sum(axis=0) / max(count, 1)
-    traits = traits - mean
-    design, shift = whole, np.zeros(len(whole))
-    if not everyone:
-        traits[~keep] = 0
-        design, shift = _design_of(centred, whole, keep)
+    traits -= mean
+    traits[~keep] = 0
+    everyone = whole, np.zeros(len(whole))
+    design, shift = everyone if keep.all() else _design_of(centred, whole, keep)
     none = np.zeros(0, dtype=np.intp)
     return Crosses(
         exposures=none,
         outcomes=none,
         count=count,
         design_mean=shift,
-        trait_mean=mean,
+        trait_mean=origin + mean,
         design=design,
         traits=centred.T @ traits,
         squares=np.einsum("nt,nt->t", traits, traits),
@@ -205,15 +203,14 @@ def _cross(
 def _design_of(centred: Floats, whole: Floats, keep: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Cross-product of the design, and its mean, over some people of a block."""
     count = int(keep.sum())
-    if 2 * count < len(keep):
-        rows = centred[keep]
-        mean = rows.mean(axis=0) if count else np.zeros(len(whole))
-        rows = rows - mean
-        return rows.T @ rows, mean
-    gone = centred[~keep]
-    # the sum over everyone is zero
-    total = -gone.sum(axis=0)
-    design = whole - gone.T @ gone - np.outer(total, total / count)
-    constant = np.diag(design) <= _ROUNDING * np.diag(whole)
-    design[constant], design[:, constant] = 0, 0
-    return design, total / count
+    if not count:
+        return np.zeros_like(whole), np.zeros(len(whole))
+    if 2 * count >= len(keep):
+        gone = centred[~keep]
+        # the sum over everyone is zero
+        total = -gone.sum(axis=0)
+        design = whole - gone.T @ gone - np.outer(total, total / count)
+        if (np.diag(design) >= _CANCELLED * np.diag(whole)).all():
+            return design, total / count
+    mean, rows = centre(centred[keep])
+    return rows.T @ rows, mean

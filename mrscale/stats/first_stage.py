@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg, optimize, stats
 
-from mrscale.stats.linalg import standardised, whitening
+from mrscale.stats.linalg import scaled_inverse, whitening
 from mrscale.stats.moments import Floats
 from mrscale.stats.reduced import Meats, Reduced
 from mrscale.stats.sets import ProjectiveLine
@@ -277,7 +277,8 @@ def kleibergen_paap_f(reduced: Reduced, covariance: Floats) -> float:
 
 def _canonical(reduced: Reduced) -> tuple[Floats, Floats, Floats]:
     """U, S and ``R^-1 V`` of ``Z'X R^-1 = U S V'``: S are canonical correlations of Z and X."""
-    inverse = linalg.inv(linalg.cholesky(reduced.xx))
+    root = linalg.cholesky(reduced.xx)
+    inverse = linalg.solve_triangular(root, np.eye(len(root)))
     u, s, vt = linalg.svd(reduced.zx @ inverse)
     return u, s, inverse @ vt.T
 
@@ -290,5 +291,4 @@ def _wald_f(reduced: Reduced, covariance: Floats) -> Floats:
 
 
 def _inverse_diagonal(matrix: Floats) -> Floats:
-    scaled, scale = standardised(matrix)
-    return np.asarray(np.diag(linalg.inv(scaled)) * scale**2)
+    return np.diag(scaled_inverse(matrix))

@@ -18,7 +18,7 @@ from mrscale.stats.moments import Floats, Moments
 from mrscale.stats.reduced import Columns, Reduced
 
 MOST_NAMES = 5
-_UNRELATED = 1e-14
+UNRELATED_SHARE = 1e-14
 """Share of an exposure that rounding alone lets instruments explain."""
 
 
@@ -108,7 +108,7 @@ def _require_identified(reduced: Reduced, columns: Columns, exposures: Sequence[
             "give other instruments or fewer covariates"
         )
     share = reduced.zx / np.sqrt(np.diag(reduced.xx))
-    unrelated = (share**2).sum(0) <= _UNRELATED
+    unrelated = (share**2).sum(0) <= UNRELATED_SHARE
     if unrelated.any():
         names = _chosen(exposures, unrelated)
         raise InputError(

@@ -37,6 +37,12 @@ def whitening(matrix: Floats, tolerance: float = RANK_TOLERANCE) -> tuple[Floats
     return root, int(keep.sum())
 
 
+def scaled_inverse(matrix: Floats) -> Floats:
+    """Inverse of a symmetric positive definite matrix, whatever the units of its columns are."""
+    scaled, scale = standardised(matrix)
+    return np.asarray(linalg.inv(scaled) * np.outer(scale, scale))
+
+
 def independent(matrix: Floats, tolerance: float = RANK_TOLERANCE) -> NDArray[np.intp]:
     """Columns, first come first kept, that are not linear combinations of earlier ones.
 

@@ -122,7 +122,10 @@ def _weighted(b: Floats, variance: Floats) -> tuple[float, float, float]:
 def _dersimonian_laird(b: Floats, variance: Floats) -> float:
     w = 1 / variance
     excess = _weighted(b, variance)[2] - (len(b) - 1)
-    return max(0.0, excess / float(w.sum() - w @ w / w.sum()))
+    # sum w - sum w^2 / sum w, which cancels where one weight is nearly all
+    products = np.outer(w, w)
+    np.fill_diagonal(products, 0)
+    return max(0.0, excess / float(products.sum() / w.sum()))
 
 
 def _paule_mandel(b: Floats, variance: Floats) -> float:
@@ -185,8 +188,12 @@ def replicate_mean(estimates: Floats, within_variance: float) -> Replicated:
 def interval(
     estimate: float, std_error: float, *, level: float = 0.95, dof: float = math.inf
 ) -> tuple[float, float, float]:
-    """Lower end, upper end and two-sided p-value of estimate / std_error ~ t(dof)."""
+    """Lower end, upper end and two-sided p-value of estimate / std_error ~ t(dof).
+
+    Without any error p is 0, and NaN for an estimate of 0.
+    """
     reference = stats.norm if math.isinf(dof) else stats.t(dof)
     half = float(reference.isf((1 - level) / 2)) * std_error
-    pvalue = 2 * float(reference.sf(abs(estimate) / std_error))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pvalue = 2 * float(reference.sf(np.divide(abs(estimate), std_error)))
     return estimate - half, estimate + half, pvalue

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, stats
+from scipy import stats
 
 from mrscale.stats.kclass import fit_kclass, liml_kappa
-from mrscale.stats.linalg import whitening
+from mrscale.stats.linalg import scaled_inverse, whitening
 from mrscale.stats.moments import Floats
 from mrscale.stats.reduced import Meats, Reduced
 
@@ -188,7 +188,7 @@ class ControlFunction:
     def of(cls, reduced: Reduced) -> ControlFunction:
         """From the moments."""
         explained = reduced.zx.T @ reduced.zx
-        inside, outside = linalg.inv(explained), linalg.inv(reduced.xx - explained)
+        inside, outside = scaled_inverse(explained), scaled_inverse(reduced.xx - explained)
         return cls(
             projected=inside @ (reduced.zx.T @ reduced.zy),
             remaining=outside @ (reduced.xy - reduced.zx.T @ reduced.zy),
@@ -257,5 +257,5 @@ def _endogeneity_contrast(reduced: Reduced) -> tuple[float, float]:
     control = ControlFunction.of(reduced)
     variance = control.projected_inverse + control.remaining_inverse
     contrast = control.contrast
-    fall = float(contrast @ linalg.solve(variance, contrast, assume_a="pos"))
+    fall = float(contrast @ scaled_inverse(variance) @ contrast)
     return fall, fit_kclass(reduced, 0.0).residual_ss

@@ -11,7 +11,11 @@ from mrscale.stats.kclass import KClassName
 from mrscale.stats.small_sample import SmallSample
 from mrscale.store.reader import GenotypeStore
 from mrscale.stream.products import trait_columns
-from mrscale.workflow.columns import require_choice, require_unique_names
+from mrscale.workflow.columns import (
+    require_choice,
+    require_small_sample,
+    require_unique_names,
+)
 from mrscale.workflow.iv import EstimatorName
 from mrscale.workflow.iv_fits import Errors
 
@@ -84,6 +88,7 @@ def require_options(options: Options, run: Any) -> None:
     }
     for name, choices in known.items():
         require_choice(name, getattr(options, name), get_args(choices))
+    require_small_sample(options.small_sample)
     if options.by is not None:
         require_choice("by", options.by, ("environment",))
     for name, values, others in _GOES_WITH:

@@ -83,7 +83,7 @@ def named_vector(value: Any, kind: str) -> NamedColumns:
         If it is not one column.
     """
     values, _, index = _unpacked(value)
-    values = np.asarray(values.compute() if is_dask(values) else values)
+    values = _with_missing(values.compute() if is_dask(values) else values, kind)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
@@ -146,6 +146,12 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}; found {value!r}{hint}")
 
 
+def require_small_sample(value: Any) -> None:
+    """Refuse what is none of the ways to allow for a small sample."""
+    if value not in (False, True, "n-k"):
+        raise InputError(f'small_sample must be False, True or "n-k"; found {value!r}')
+
+
 def _unpacked(value: Any) -> tuple[Any, Sequence[Any] | pd.Index | None, pd.Index | None]:
     """An array, the names of its columns and the labels of its rows, where there are any.
 
@@ -203,6 +209,16 @@ def _filled(value: Any, kind: str) -> NDArray[Any]:
         return np.asarray(value)
     except ValueError:  # rows of different lengths
         raise _no_numbers(kind) from None
+
+
+def _with_missing(value: Any, kind: str) -> NDArray[Any]:
+    """Numbers or text, in which what is masked, or missing in a list, is missing."""
+    if isinstance(value, np.ma.MaskedArray) and value.dtype.kind not in "biuf":
+        return np.ma.filled(value.astype(object), None)
+    found = _filled(value, kind)
+    # numpy makes text of what is missing among text
+    listed = isinstance(value, list | tuple) and found.ndim == 1
+    return pd.Series(list(value)).to_numpy() if listed else found
 
 
 def _from_objects(value: NDArray[Any], kind: str) -> NDArray[np.float64]:

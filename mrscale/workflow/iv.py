@@ -26,7 +26,11 @@ from mrscale.stats.moments import Floats
 from mrscale.stats.reduced import design_cross, reduce_design
 from mrscale.stats.small_sample import SmallSample, reference_dof, small_sample_scale
 from mrscale.stats.specification import TestResult
-from mrscale.workflow.columns import require_choice, require_unique_names
+from mrscale.workflow.columns import (
+    require_choice,
+    require_small_sample,
+    require_unique_names,
+)
 from mrscale.workflow.iv_data import Data
 from mrscale.workflow.iv_fits import Errors, Fit, Problem
 
@@ -114,6 +118,7 @@ def iv(
     """
     require_choice("estimator", estimator, get_args(EstimatorName))
     require_choice("errors", errors, get_args(Errors))
+    require_small_sample(small_sample)
     require_clusters(errors, clusters)
     _require_instruments(estimator, instruments)
     data = Data.of(
@@ -170,7 +175,7 @@ def iv_result(
         num_instruments=reduced.num_instruments,
         num_clusters=data.num_clusters,
         kappa=fit.kappa,
-        residual_variance=fit.residual_ss / (n - k if small_sample else n),
+        residual_variance=fit.residual_ss / (n - fit.num_alone - (k if small_sample else 0)),
         first_stage=table,
         first_stage_reasons=reasons,
         overidentification=fit.overidentification,

@@ -79,6 +79,8 @@ class Fit:
     overidentification, endogeneity : TestResult
     more : tuple of ndarray
         Sums of products of the problem's further scores.
+    num_alone : int
+        People left out because nobody is like them.
     notes : tuple of str
         What a reader needs to know.
     """
@@ -91,6 +93,7 @@ class Fit:
     overidentification: TestResult = _UNTESTED[0]
     endogeneity: TestResult = _UNTESTED[1]
     more: tuple[Floats, ...] = ()
+    num_alone: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -218,6 +221,7 @@ class Problem:
             overidentification=start.overidentification,
             endogeneity=start.endogeneity,
             more=start.more,
+            num_alone=fit.num_alone,
             notes=_left_out(fit),
         )
 
@@ -296,5 +300,5 @@ def _left_out(fit: LeaveOutFit) -> tuple[str, ...]:
         return ()
     return (
         f"{show_count(fit.num_alone)} people with leverage one (each the only one with some value "
-        "of the instruments) have no prediction from others and were left out",
+        "of the instruments) have no prediction from others and were left out; num_obs counts them",
     )

@@ -21,7 +21,7 @@ from mrscale.stats.moments import Floats
 from mrscale.stats.pair_scores import PairScores
 from mrscale.stats.patterns import Labels
 from mrscale.stats.small_sample import SmallSample, reference_dof, small_sample_scale
-from mrscale.workflow.columns import require_choice
+from mrscale.workflow.columns import require_choice, require_small_sample
 from mrscale.workflow.pairs import PairRows
 
 Errors = Literal["classical", "robust", "cluster"]
@@ -105,6 +105,7 @@ def iv_many(
     1  exposure_1  outcome     5000                3
     """
     _require_choices(errors, clusters, level)
+    require_small_sample(small_sample)
     rows = PairRows.of(exposures, outcomes, instruments, covariates, memory_limit)
     if errors == "cluster":
         rows = rows.with_clusters(clusters)
@@ -139,6 +140,8 @@ def _robust(
     n, groups = fit.count, scores.num_groups
     clusters = groups if clustered else None
     variance = scores.meat(fit.estimate) / fit.explained[:, None] ** 2
+    if n <= fit.num_parameters:
+        return np.full_like(variance, np.nan), fit.note, 1
     if clustered and groups < 2:
         note = np.where(fit.note == 0, np.int8(ONE_CLUSTER), fit.note)
         return np.full_like(variance, np.nan), note, 1

@@ -23,6 +23,7 @@ from mrscale.stream.arrays import BLOCK_ROWS, is_dask, reduce_rows
 from mrscale.workflow.columns import (
     NamedColumns,
     named_columns,
+    named_vector,
     require_finite,
     require_same_rows,
     require_unique_names,
@@ -83,15 +84,12 @@ class PairRows:
         Raises
         ------
         InputError
-            If labels are missing or of another length.
+            If labels are missing, of another length, or of people in another order.
         """
-        values = np.asarray(labels).ravel()
-        if len(values) != len(self.exposures):
-            raise InputError(
-                f"there must be one {kind} per person; found another number of them than rows of "
-                "exposures"
-            )
-        codes, found = pd.factorize(values, sort=True)
+        part = named_vector(labels, kind)
+        tables = (self.exposures, self.outcomes, self.instruments, self.covariates)
+        require_same_rows([*(table for table in tables if table.width), part])
+        codes, found = pd.factorize(part.values, sort=True)
         if (codes < 0).any():
             raise InputError(
                 f"everybody needs a {kind}, but some are missing; give people who belong to none "

@@ -35,6 +35,7 @@ from mrscale.workflow.columns import (
     named_vector,
     require_choice,
     require_same_rows,
+    require_small_sample,
 )
 from mrscale.workflow.iv import fit_problem, iv_result, require_clusters
 from mrscale.workflow.iv_data import Data
@@ -110,6 +111,7 @@ def split_iv(
     np.float64(0.5)
     """
     require_choice("errors", errors, get_args(Errors))
+    require_small_sample(small_sample)
     require_clusters(errors, clusters)
     data = Data.of(
         outcome, exposure, instruments, covariates, clusters=clusters, weights=None, intercept=True

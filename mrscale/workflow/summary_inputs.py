@@ -155,7 +155,8 @@ def require(met: bool, name: str, requirement: str, found: object) -> None:
 
 def _numbers(name: str, values: ArrayLike) -> Floats:
     try:
-        return np.asarray(values, dtype=np.float64)
+        # what is masked is missing
+        return np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
     except (TypeError, ValueError):
         raise InputError(f"{name} must be an array of numbers") from None
 

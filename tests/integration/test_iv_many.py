@@ -181,7 +181,10 @@ def test_pairs_without_an_error_say_why():
         ({"errors": "hac"}, "errors must be one of classical, robust, cluster; found 'hac'"),
         ({"errors": "cluster"}, "needs clusters"),
         ({"clusters": np.zeros(N)}, "give both or neither"),
-        ({"errors": "cluster", "clusters": np.zeros(3)}, "one cluster per person"),
+        ({"errors": "cluster", "clusters": np.zeros(3)}, "exposure and cluster must have one row"),
+        ({"errors": "cluster", "clusters": np.zeros((N, 2))}, "cluster must be one column"),
+        ({"errors": "cluster", "clusters": ["a", np.nan] * (N // 2)}, "everybody needs a cluster"),
+        ({"small_sample": "n_k"}, "small_sample must be False, True or \"n-k\"; found 'n_k'"),
         ({"errors": "cluster", "clusters": [None] * N}, "everybody needs a cluster"),
         ({"level": 95}, "level must lie between 0 and 1"),
         ({"instruments_of": {"exposure_0": [0]}}, "none for .*exposure_1"),
@@ -195,6 +198,36 @@ def test_bad_input_gets_one_sentence(change, message):
     given = {"outcomes": y, "exposures": x, "instruments": z, "covariates": w} | change
     with pytest.raises(InputError, match=message):
         iv_many(**given)
+
+
+def test_people_of_clusters_and_environments_must_be_those_of_the_rows():
+    y, x, z, _, family = make()
+    people = pd.Index([f"p{i}" for i in range(N)])
+    other = pd.Series(family, people[::-1])
+    with pytest.raises(InputError, match="the same people in the same order"):
+        iv_many(y, pd.DataFrame(x, people), z, errors="cluster", clusters=other)
+    with pytest.raises(InputError, match="the same people in the same order"):
+        per_variant(pd.DataFrame(x, people), z, environments=other)
+
+
+@pytest.mark.parametrize("errors", ["classical", "robust", "cluster"])
+def test_a_pair_of_few_people_does_not_stop_the_others(errors):
+    y, x, z, _, family = make()
+    few = np.full(N, np.nan)
+    few[:2] = 1.0, 2.0
+    clusters = family if errors == "cluster" else None
+    options = {"errors": errors, "clusters": clusters, "small_sample": True}
+    both = pd.DataFrame({"chd": y[:, 0], "few": few})
+    found = iv_many(both, x, z, **options)
+    assert found["note"].iloc[1].startswith("too few people")
+    assert_same(found.iloc[::2], iv_many(both[["chd"]], x, z, **options), rtol=1e-12)
+
+
+def test_an_exposure_that_the_instruments_determine_has_no_estimate():
+    y, _, z, w, _ = make()
+    found = iv_many(y, z @ np.linspace(0.1, 1, M), z, covariates=w)
+    assert found["note"].str.startswith("the instruments determine the exposure").all()
+    assert found["estimate"].isna().all()
 
 
 def test_more_patterns_than_memory_are_refused():

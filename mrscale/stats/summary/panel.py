@@ -205,7 +205,8 @@ def run_univariate(name: str, a: Associations, options: Options) -> SummaryEstim
     if a.correlation is not None and not recipe.correlated:
         return not_applicable("needs uncorrelated variants", a.num_variants)
     row = recipe.run(a, options, options.generator(name))
-    return row if row.num_variants < a.num_variants else replace(row, f_statistic=a.mean_f())
+    of_others = row.num_variants < a.num_variants or math.isnan(row.estimate)
+    return row if of_others else replace(row, f_statistic=a.mean_f())
 
 
 def run_multivariable(name: str, a: Associations, options: Options) -> list[SummaryEstimate]:

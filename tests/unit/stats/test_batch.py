@@ -110,7 +110,7 @@ def test_moments_of_every_pair_are_those_of_the_people_with_both(rng, missing, c
             part = one.select(np.array([p]), np.array([q]))
             size = np.sqrt(np.diag(dense.cross))
             assert part.count == dense.count
-            assert_allclose(part.design_mean, dense.mean[: M + K], rtol=1e-12)
+            assert_allclose(part.design_mean, dense.mean[: M + K], rtol=1e-12, atol=1e-14)
             assert_allclose(part.trait_mean, dense.mean[M + K :], rtol=1e-12, atol=1e-13)
             scale = 1e-12 * np.outer(size, size)
             assert (np.abs(part.design - dense.cross[:-2, :-2]) <= scale[:-2, :-2]).all()
@@ -129,6 +129,20 @@ def test_a_variant_that_a_pattern_does_not_carry_has_no_variance(rng):
     pattern = found.crosses[found.labels[0, 0]]
     assert pattern.design[0, 0] == 0
     assert found.crosses[found.labels[1, 0]].design[0, 0] > 1
+
+
+@pytest.mark.parametrize("outlier", [1e4, 1e8])
+def test_an_outlier_among_those_left_out_takes_no_digits_away(rng, outlier):
+    zw = design(rng)
+    zw[7, -1] = outlier
+    x, y = traits(rng, zw)
+    x[:, 0] = rng.normal(size=len(x))
+    x[7, 0] = np.nan
+    found = pair_moments(zw, x, y)
+    part = found.crosses[found.labels[0, 0]]
+    dense = Moments.from_block(np.delete(zw, 7, axis=0))
+    size = np.sqrt(np.diag(dense.cross))
+    assert (np.abs(part.design - dense.cross) <= 1e-11 * np.outer(size, size)).all()
 
 
 def dense_2sls(zw, x, y, used, keep):

@@ -137,3 +137,11 @@ def test_prediction_intervals_cover_a_new_environment():
         low, high = random_effects(estimates, errors).prediction
         covered += low <= rng.normal(0.5, 0.3) <= high
     assert 0.92 < covered / 1000 < 0.97
+
+
+def test_an_estimate_without_error_outweighs_all_others():
+    found = random_effects(np.array([0.0, 5.0]), np.array([1e-9, 1.0]))
+    # sum w - sum w^2 / sum w is 2 w1 w2 / (w1 + w2)
+    assert_allclose(found.tau2, (25 - 1) / 2, rtol=1e-12)
+    assert interval(1.0, 0.0) == (1.0, 1.0, 0.0)
+    assert math.isnan(interval(0.0, 0.0)[2])

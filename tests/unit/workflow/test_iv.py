@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mrscale as mr
+from mrscale.errors import InputError
 from mrscale.stream.arrays import BLOCK_ROWS
 
 ESTIMATORS = ["ols", "2sls", "liml", "fuller", "gmm", "cue", "jive", "ujive"]
@@ -197,3 +198,54 @@ def test_what_is_given_is_not_changed(data):
     for name, value in data.items():
         assert_array_equal(value, before[name])
     assert (weights == 2).all()
+
+
+@pytest.mark.parametrize("value", [0.1, 37.2])
+def test_a_column_of_one_value_is_found_among_many_people(value):
+    # the sum of so many equal numbers, over their number, is another one
+    rng = np.random.default_rng(5)
+    z = rng.binomial(2, 0.3, (20_000, 3)).astype(float)
+    x = z @ [0.3, 0.2, 0.4] + rng.normal(size=20_000)
+    y = 0.5 * x + rng.normal(size=20_000)
+    same = np.full((20_000, 1), value)
+    expected, found = mr.iv(y, x, z), mr.iv(y, x, np.hstack([z, same]))
+    assert found.num_instruments == 3
+    assert_allclose(found.params, expected.params, rtol=1e-12)
+    assert_allclose(mr.iv(y, x, z, same).params, expected.params, rtol=1e-12)
+    for outcome, exposure in ((same, x), (y, same)):
+        with pytest.raises(InputError, match="must vary between people"):
+            mr.iv(outcome, exposure, z)
+
+
+def test_people_whom_jive_leaves_out_are_in_no_variance(data):
+    # one person alone has the last instrument
+    alone = np.zeros((400, 1))
+    alone[17] = 1
+    z = np.hstack([data["instruments"], alone])
+    found = fit(data, instruments=z, estimator="jive")
+    rest = np.delete(np.arange(400), 17)
+    without = mr.iv(
+        data["outcome"][rest],
+        data["exposure"][rest],
+        data["instruments"][rest],
+        data["covariates"][rest],
+        estimator="jive",
+    )
+    assert_allclose(found.params, without.params, rtol=1e-8)
+    assert found.residual_variance == pytest.approx(without.residual_variance, rel=1e-8)
+    assert "num_obs counts them" in found.notes[0]
+
+
+def test_masked_weights_are_missing(data):
+    weights = np.ma.masked_array(np.ones(400), mask=np.arange(400) == 3)
+    with pytest.raises(InputError, match="weights must be finite"):
+        fit(data, weights=weights)
+
+
+def test_units_of_exposures_do_not_matter_to_the_tests(data, recwarn):
+    other = data["instruments"][:, 1] + np.random.default_rng(6).normal(size=400)
+    both = np.column_stack([data["exposure"], other])
+    found, scaled = (fit(data, exposure=both * [1, unit]) for unit in (1.0, 1e10))
+    assert scaled.endogeneity.statistic == pytest.approx(found.endogeneity.statistic, rel=1e-8)
+    assert_allclose(scaled.first_stage["conditional_f"], found.first_stage["conditional_f"], 1e-8)
+    assert not recwarn.list

@@ -57,12 +57,22 @@ def test_columns_and_rows(data: dict[str, Any]) -> None:
         "not applicable: needs the sample sizes, num_obs_exposure and num_obs_outcome"
     )
     assert needs["steiger_filtered"].startswith("not applicable: needs allele_frequency")
+    numbers = found.columns.difference(["method", "exposure", "num_variants", "note"])
+    absent = found["note"].str.startswith("not applicable").astype(bool)
+    assert found.loc[absent, numbers].isna().all(axis=None)
 
 
 def test_sample_sizes_make_all_applicable(data: dict[str, Any]) -> None:
     found = summary_mr(**data, num_obs_exposure=5_000, num_obs_outcome=5_000)
     assert found["estimate"].notna().all()
     assert found.set_index("method").loc["steiger_filtered", "note"].endswith("Steiger's filter")
+
+
+def test_what_is_masked_is_missing(data: dict[str, Any]) -> None:
+    masked = np.ma.masked_array(data["beta_outcome"], mask=False)
+    masked[2] = np.ma.masked
+    with pytest.raises(InputError, match="beta_outcome"):
+        summary_mr(**data | {"beta_outcome": masked})
 
 
 def test_same_seed_same_numbers(data: dict[str, Any]) -> None:
