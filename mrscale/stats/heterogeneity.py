@@ -1,4 +1,4 @@
-"""Do environments agree? Joint tests, and estimates without each environment.
+"""Do environments agree? Joint tests of their estimates and of their first stages.
 
 Legend: E environments, M instruments, P parameters or exposures.
 """
@@ -6,9 +6,8 @@ Legend: E environments, M instruments, P parameters or exposures.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -16,9 +15,6 @@ from scipy import stats
 from mrscale.stats.linalg import whitening
 from mrscale.stats.moments import Floats, Moments
 from mrscale.stats.reduced import Columns, reduce_design
-from mrscale.stats.resampling import leave_each_out
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,34 +103,3 @@ def first_stage_heterogeneity(
         precisions.append([zz / (ss / reduced.dof) for ss in residual])
     pi, precision = np.array(coefficients), np.array(precisions)
     return [joint_heterogeneity(pi[:, :, i], precision[:, i]) for i in range(p)]
-
-
-def leave_one_environment_out(
-    environments: Sequence[Moments], fit: Callable[[Moments], T]
-) -> list[T]:
-    """Fit without each of at least two environments in turn, from the others' moments."""
-    return [fit(others) for others in leave_each_out(environments, Moments.combine)]
-
-
-def left_out_covariance(breads: Floats, meats: Floats) -> Floats:
-    """Robust covariances of the fits without each environment.
-
-    Parameters
-    ----------
-    breads : ndarray, shape (E, P, P)
-        Of the fit without each environment.
-    meats : ndarray, shape (E, E, P, P)
-        ``meats[e, f]``: score products of the fit without e, summed over the people (or the
-        clusters) of environment f. They add up over blocks of people; ``meats[e, e]`` is not used.
-
-    Returns
-    -------
-    ndarray, shape (E, P, P)
-
-    Warnings
-    --------
-    Clustered sums add up over environments only if no cluster spans two of them.
-    """
-    others = 1 - np.eye(len(breads))
-    total = np.einsum("ef,efpq->epq", others, meats)
-    return np.asarray(breads @ total @ breads.transpose(0, 2, 1))

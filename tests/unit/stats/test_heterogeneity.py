@@ -1,25 +1,20 @@
-"""Agreement of environments against regressions with interactions, and leave-one-out refits."""
+"""Agreement of environments against regressions with interactions."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import pytest
-from linearmodels.iv import IV2SLS
 from numpy.testing import assert_allclose
 from scipy import stats
 
 from mrscale.stats.heterogeneity import (
     first_stage_heterogeneity,
     joint_heterogeneity,
-    leave_one_environment_out,
-    left_out_covariance,
 )
-from mrscale.stats.kclass import fit_kclass
 from mrscale.stats.moments import Moments
 from mrscale.stats.pooling import meta_analysis
-from mrscale.stats.reduced import Columns, reduce_design
+from mrscale.stats.reduced import Columns
 
 COLUMNS = Columns(3, 2, 2)
 
@@ -113,33 +108,3 @@ def test_a_variant_that_varies_in_one_environment_only_is_no_obstacle():
     found = first_stage_heterogeneity([Moments.from_block(p) for p in parts], COLUMNS)
     assert found[0].dof == 5
     assert np.isfinite(found[0].q)
-
-
-def test_without_each_environment_estimates_and_robust_errors_equal_refitting():
-    parts = environments()
-    fitted = leave_one_environment_out(
-        [Moments.from_block(p) for p in parts], lambda m: reduce_design(m, COLUMNS)
-    )
-    fits = [fit_kclass(reduced, 1.0) for reduced, _ in fitted]
-    meats = np.zeros((3, 3, 2, 2))
-    for e, ((reduced, basis), fit) in enumerate(zip(fitted, fits, strict=True)):
-        for f, rows in enumerate(parts):
-            centred = rows - basis.origin
-            residual = centred @ basis.traits @ fit.residual_weights
-            scores = centred @ basis.instruments @ reduced.zx * residual[:, None]
-            meats[e, f] = scores.T @ scores
-    found = left_out_covariance(np.array([fit.bread for fit in fits]), meats)
-    for e in range(3):
-        rows = np.vstack(parts[:e] + parts[e + 1 :])
-        exog = np.column_stack([np.ones(len(rows)), rows[:, 3:5]])
-        oracle = IV2SLS(rows[:, -1], exog, rows[:, 5:7], rows[:, :3]).fit(cov_type="robust")
-        assert_allclose(fits[e].estimate, oracle.params.to_numpy()[-2:], rtol=1e-8)
-        assert_allclose(found[e], oracle.cov.to_numpy()[-2:, -2:], rtol=1e-8)
-
-
-@pytest.mark.parametrize("num_environments", [2, 5])
-def test_every_environment_is_left_out_once(num_environments):
-    parts = [Moments.from_block(np.full((e + 1, 1), 1.0)) for e in range(num_environments)]
-    total = num_environments * (num_environments + 1) // 2
-    counts = leave_one_environment_out(parts, lambda moments: moments.count)
-    assert counts == [total - e - 1 for e in range(num_environments)]
