@@ -62,18 +62,28 @@ def train(study: Study, *, quiet: bool = False) -> RunFolder:
     identity = training_digest(study, store)
     if not leads_here():  # the leading rank holds the run for all
         folder = RunFolder(Path(study.run))
-        if folder.done("train") != identity:
+        if not is_trained(study, folder, identity):
             _wait_until_prepared(study, folder, identity)
             launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
         return folder
     with RunFolder.held(study) as folder:
         folder.bind(store.genotype_digest)
-        if folder.done("train") != identity:
+        if not is_trained(study, folder, identity):
             folder.reopen("train")
             _prepare(study, store, folder, identity, quiet)
             launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
             folder.finish("train", identity, clock)
         return folder
+
+
+def is_trained(study: Study, folder: RunFolder, identity: str) -> bool:
+    """Whether the train stage is done for a digest, and no encoder was removed since."""
+    kept = (
+        folder.encoder(method, fold).is_file()
+        for method in study.encoder.methods
+        for fold in range(study.folds)
+    )
+    return folder.done("train") == identity and all(kept)
 
 
 def trained_on(study: Study) -> dict[Method, Place]:

@@ -21,6 +21,7 @@ from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder, Prepared
 from mrscale.train.ranks import best_device
 from mrscale.workflow.encoding import encode, load_encoders
+from mrscale.workflow.estimating import estimate
 from mrscale.workflow.learning import AS_GOOD
 from mrscale.workflow.lock import locked
 from mrscale.workflow.runfolder import RunFolder
@@ -166,6 +167,22 @@ def test_latents_are_what_the_encoders_give(trained, small_store):
                 np.testing.assert_allclose(
                     values[fold != s], expected[fold != s], rtol=1e-4, atol=1e-5
                 )
+
+
+def test_an_encoder_that_was_removed_is_made_again(small_store, tmp_path):
+    asked = study(small_store, tmp_path / "run", methods=["linear"])
+    folder = train(asked, quiet=True)
+    encode(asked, quiet=True)
+    file = folder.encoder("linear", 1)
+    before = file.read_bytes()
+    file.unlink()
+    with pytest.raises(RunError, match=r"there is no file .*fold-1.*; run mrscale train"):
+        estimate(asked, quiet=True)
+    with pytest.raises(RunError, match="not there, or not trained yet; run first: mrscale train"):
+        encode(asked, quiet=True)
+    train(asked, quiet=True)
+    assert file.read_bytes() == before
+    encode(asked, quiet=True)
 
 
 def test_encoding_needs_encoders_of_these_settings(trained):
