@@ -142,8 +142,10 @@ def _prepare(
             progress=progress,
         )
     require_latent_dim(study.encoder.latent_dim, starts[0].front.num_factors)
-    if set(study.encoder.methods) - {"linear"}:
-        require_people_to_train(store, training_blocks(store, starts, study.seed))
+    methods = study.encoder.methods
+    if set(methods) - {"linear"}:
+        blocks = training_blocks(store, starts, study.seed)
+        require_people_to_train(store, blocks, kernel="kernel" in methods)
     for start, file in zip(starts, files, strict=True):
         start.save(file, {"identity": identity})
 

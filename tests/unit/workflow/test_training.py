@@ -234,11 +234,42 @@ def test_the_linear_encoder_needs_nobody_beside_those_who_judge(damaged, tmp_pat
     assert len(load_encoders(asked, train(asked, quiet=True))["linear"]) == 2
 
 
+def test_a_kernel_encoder_is_judged_in_the_environments_of_those_who_judge(damaged, tmp_path):
+    store = open_store(damaged)
+    fold, environment = store.array("fold"), store.array("environment")
+    lonely = np.flatnonzero((environment == 1) & (fold == 0))
+    fold[lonely[3:]] = 1
+    writer.write_array(damaged, "fold", fold)
+    seed = seed_by_which(store, fold, lambda judges: not (judges == 1).any())
+    asked = study(damaged, tmp_path / "run", seed=seed, methods=["kernel"])
+    for encoder in load_encoders(asked, train(asked, quiet=True))["kernel"]:
+        assert np.isfinite(encoder.story["held_out"])
+
+
+def test_a_kernel_encoder_that_one_environment_judges_is_refused_before_training(damaged, tmp_path):
+    store = open_store(damaged)
+    fold, environment = store.array("fold"), store.array("environment")
+    for code in (1, 2):
+        fold[np.flatnonzero((environment == code) & (fold == 0))[3:]] = 1
+    writer.write_array(damaged, "fold", fold)
+    seed = seed_by_which(store, fold, lambda judges: (judges == 0).all())
+    asked = study(damaged, tmp_path / "run", seed=seed, methods=["kernel"])
+    with pytest.raises(InputError, match=r"people of two environments, .*; lower folds, or merge"):
+        train(asked, quiet=True)
+    assert not RunFolder(tmp_path / "run").prepared(0).exists()
+
+
 def seed_that_keeps_them_aside(store, fold):
     """A seed with which nobody of the second environment in fold 0 is left to train on."""
+    lonely = int((store.array("environment")[fold == 0] == 1).sum())
+    return seed_by_which(store, fold, lambda judges: (judges == 1).sum() == lonely)
+
+
+def seed_by_which(store, fold, holds):
+    """A seed with which something holds of the environments of those who judge in fold 0."""
     rows = np.flatnonzero(fold == 0)
     environment, family = store.array("environment")[rows], store.array("family")[rows]
-    return next(s for s in range(1000) if held_out(family, s)[environment == 1].all())
+    return next(s for s in range(1000) if holds(environment[held_out(family, s)]))
 
 
 def test_latent_dimension_is_chosen_below_the_factors(small_store, tmp_path):
