@@ -193,7 +193,8 @@ def launch(num_ranks: int, function: Callable[..., None], *arguments: Any) -> No
         try:
             while not ranks.join():
                 pass
-        except stopping.Stopped:
+        except KeyboardInterrupt:
+            # SIGTERM, or a SIGINT that only this process may have been sent
             _stop(ranks.processes)
             raise
     except multiprocessing.ProcessRaisedException as error:

@@ -1,6 +1,7 @@
 """What the ranks of test_ranks.py run: started as a script, so that spawned processes find it.
 
-``python rank_jobs.py agree FOLDER``, or ``fail``, ``hold`` or ``join-twice``.
+``python rank_jobs.py agree FOLDER``, or ``fail``, ``hold``, ``interrupt`` or
+``join-twice``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,11 @@ if __name__ == "__main__":
             launch(world, record, sys.argv[2])
     elif sys.argv[1] == "hold":
         launch(2, hold)
+    elif sys.argv[1] == "interrupt":
+        try:
+            launch(2, hold)
+        except KeyboardInterrupt:
+            sys.stdout.write(f"{len(active_children())} left\n")
     elif sys.argv[1] == "join-twice":
         launch(2, count_ranks)
         launch(2, count_ranks)

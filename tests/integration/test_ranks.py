@@ -102,6 +102,19 @@ def test_ranks_end_with_the_process_that_launched_them():
     assert process.communicate(timeout=30) == ("", None)
 
 
+def test_an_interrupt_that_only_the_launching_process_gets_ends_the_ranks_first():
+    process = subprocess.Popen(
+        [sys.executable, str(JOBS), "interrupt"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["held\n", "held\n"]
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("0 left\n", None)
+
+
 def test_ranks_of_torchrun_train_one_encoder_after_the_other():
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     finished = subprocess.run(
