@@ -138,15 +138,20 @@ def files(path: str | Path) -> dict[str, int]:
 
 @_looks
 def size(path: str | Path) -> int:
-    """Size of a file in bytes."""
+    """Size of a file in bytes; of a web server that does not tell it, the file is read."""
     fs, inner = _filesystem(path)
-    return int(fs.size(inner))
+    told = fs.size(inner)
+    return len(fs.cat_file(inner)) if told is None else int(told)
 
 
 def open_binary(path: str | Path) -> BinaryIO:
     """Open a file for reading bytes; a context manager."""
     fs, inner = _filesystem(path)
-    return cast(BinaryIO, fs.open(inner, "rb"))
+    handle = fs.open(inner, "rb")
+    if getattr(handle, "size", 0) is None:  # a web server did not tell it, nor would it go back
+        with handle:
+            return io.BytesIO(handle.read())
+    return cast(BinaryIO, handle)
 
 
 @_looks
