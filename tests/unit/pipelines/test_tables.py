@@ -106,6 +106,18 @@ def test_parquet_ids_become_text(tmp_path, ids):
     assert pd.isna(found[1]) or found[1] in ("9007199254740993", "1002")
 
 
+def test_categories_of_a_parquet_file_are_read_as_what_they_name(tmp_path):
+    cells = {"note": ["a", "b"], "text": ["1.5", "NA"], "number": [3, 4], "id": [1001.0, 1002.0]}
+    coded = {name: pa.array(values).dictionary_encode() for name, values in cells.items()}
+    pa.parquet.write_table(pa.table(coded), tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet", text=["id"])
+    assert found["note"].tolist() == ["a", "b"]
+    assert found["text"].dtype == float
+    assert found["text"][0] == 1.5
+    assert found["number"].tolist() == [3, 4]
+    assert found["id"].tolist() == ["1001", "1002"]
+
+
 def test_ids_that_lost_digits_are_refused(tmp_path):
     pd.DataFrame({"person_id": [1e17, 2e17]}).to_parquet(tmp_path / "t.parquet")
     with pytest.raises(InputError, match="floating-point numbers too large to be exact"):
