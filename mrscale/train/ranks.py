@@ -63,9 +63,10 @@ class Ranks:
         """Return when every rank has come here."""
         self.sum(torch.zeros(1))
 
-    def as_leading(self, found: bool) -> bool:
-        """What the leading rank found; files may change between the looks of two ranks."""
-        return bool(self.sum(torch.tensor(float(self.leads and found))))
+    def as_leading(self, found: int) -> int:
+        """The number that the leading rank found, or whether it found something; files may change
+        between the looks of two ranks."""
+        return int(self.sum(torch.tensor(float(found if self.leads else 0))))
 
     def any(self, found: bool) -> bool:
         """Whether any rank found something."""

@@ -194,8 +194,8 @@ def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
             board = settings.tensorboard
             return Metrics(folder.metrics(what), tensorboard=board) if ranks.leads else None
 
-        chosen = _known_latent_dim(folder, identity)
-        if not ranks.as_leading(chosen is not None) or chosen is None:
+        chosen = _as_leading(ranks, _known_latent_dim(folder, identity))
+        if chosen is None:
             resume = folder.checkpoint("path")
             with shown("Choosing the latent dimension") as progress:
                 chosen = choose_latent_dim(
@@ -259,6 +259,13 @@ def _known_latent_dim(folder: RunFolder, identity: str) -> LatentDim | None:
         if content["identity"] != identity:
             return None
         return LatentDim(int(content["latent_dim"]), content["path"])
+
+
+def _as_leading(ranks: Ranks, known: LatentDim | None) -> LatentDim | None:
+    """The latent dimension, if the leading rank knows it; a shared disk may show others its file
+    late. It is at least 1."""
+    value = ranks.as_leading(known.value if known else 0)
+    return LatentDim(value, known.path if known else {}) if value else None
 
 
 def _all_of(files: Sequence[Path], identity: str) -> bool:
