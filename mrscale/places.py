@@ -138,15 +138,20 @@ def files(path: str | Path) -> dict[str, int]:
 
 @_looks
 def size(path: str | Path) -> int:
-    """Size of a file in bytes."""
+    """Size of a file in bytes; of a web server that does not tell it, the file is read."""
     fs, inner = _filesystem(path)
-    return int(fs.size(inner))
+    told = fs.size(inner)
+    return len(fs.cat_file(inner)) if told is None else int(told)
 
 
 def open_binary(path: str | Path) -> BinaryIO:
     """Open a file for reading bytes; a context manager."""
     fs, inner = _filesystem(path)
-    return cast(BinaryIO, fs.open(inner, "rb"))
+    handle = fs.open(inner, "rb")
+    if getattr(handle, "size", 0) is None:  # a web server did not tell it, nor would it go back
+        with handle:
+            return io.BytesIO(handle.read())
+    return cast(BinaryIO, handle)
 
 
 @_looks
@@ -178,8 +183,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as handle:
             yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
+            _to_disk(handle)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -338,15 +342,24 @@ def _create_local(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(target)
     try:
-        partial.write_bytes(data)
+        with partial.open("xb") as handle:
+            handle.write(data)
+            _to_disk(handle)
         os.link(partial, target)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         with target.open("xb") as handle:  # a file system without links: exclusive all the same
             handle.write(data)
+            _to_disk(handle)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _to_disk(handle: BinaryIO) -> None:
+    """Keep a machine that loses its power from leaving a name without its content."""
+    handle.flush()
+    os.fsync(handle.fileno())
 
 
 def _filesystem(path: str | Path) -> tuple[Any, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -12,11 +14,23 @@ NOT_AUTOSOMES = {
     "X": "chromosome X",
     "Y": "chromosome Y",
     "XY": "the pseudo-autosomal region of X and Y",
+    "PAR": "the pseudo-autosomal region of X and Y",
     "PAR1": "the pseudo-autosomal region of X and Y",
     "PAR2": "the pseudo-autosomal region of X and Y",
     "MT": "the mitochondrion",
 }
 """Contigs (by key) on which the number of copies differs between people, in words."""
+_ACCESSIONS = {
+    "NC_000023": "X",
+    "CM000685": "X",
+    "NC_000024": "Y",
+    "CM000686": "Y",
+    "NC_012920": "MT",
+    "J01415": "MT",
+}
+"""Those of RefSeq and GenBank, without the versions that follow a point."""
+_PART = re.compile(r"[._]")
+"""Before the name of a part or a patch of a chromosome: X_PAR1, X_KI270880V1_ALT."""
 _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 _ORDER = {"X": 23, "Y": 24, "XY": 25, "PAR1": 25, "PAR2": 25, "MT": 26}
 _UNNUMBERED = 1000
@@ -33,7 +47,7 @@ def not_autosome(contig: pd.Series) -> pd.Series:
         key: f"on {place}: its number of copies differs between people; only autosomes are used"
         for key, place in NOT_AUTOSOMES.items()
     }
-    return contig_key(contig).map(why).fillna("").astype(object)
+    return contig_key(contig).map(_whole).map(why).fillna("").astype(object)
 
 
 def natural_order(table: pd.DataFrame) -> NDArray[np.int64]:
@@ -96,6 +110,11 @@ def _key(contig: str) -> str:
     plain = contig.strip().upper().removeprefix("CHR")
     plain = plain.lstrip("0") or plain
     return _NUMBERED.get(plain, plain)
+
+
+def _whole(key: str) -> str:
+    """The chromosome that a contig is, or is a part of."""
+    return _ACCESSIONS.get(key.partition(".")[0]) or _PART.split(key)[0]
 
 
 def _number(key: str) -> int:

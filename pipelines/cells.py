@@ -30,6 +30,7 @@ def to_text(column: pa.ChunkedArray) -> pd.Series:
     InputError
         If a column of floats holds whole numbers too large to have kept their last digits.
     """
+    column = _decoded(column)
     if pa.types.is_floating(column.type):
         column = _whole(column)
     return pd.Series(_trimmed(column).to_pandas(), dtype="string")
@@ -37,6 +38,7 @@ def to_text(column: pa.ChunkedArray) -> pd.Series:
 
 def infer(column: pa.ChunkedArray) -> pd.Series:
     """A column as it was stored; text as numbers if all of it is (missing cells are NaN)."""
+    column = _decoded(column)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column.to_pandas()
     cells = _trimmed(column)
@@ -108,6 +110,12 @@ def _warn_of_sentinels(values: pd.Series, what: str) -> None:
                 what,
                 code,
             )
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The cells of a column of categories, which Parquet keeps as a dictionary."""
+    is_coded = pa.types.is_dictionary(column.type)
+    return column.cast(column.type.value_type) if is_coded else column
 
 
 def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:

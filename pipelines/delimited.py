@@ -77,7 +77,7 @@ def read_rows(
     """
     if not names:
         raise InputError(f"{file} is empty; {EXPECTED}")
-    stream, rejects = _Counting(handle if sep else _tabbed(handle)), _Rejects()
+    stream, rejects = _Counting(handle if sep else _tabbed(handle), sep or "\t"), _Rejects()
     if not (kept and stream.peek()):
         return pa.table({name: pa.array([], pa.string()) for name in kept})
     wanted = {index: name for index, name in enumerate(names) if name in kept}
@@ -89,7 +89,7 @@ def read_rows(
             f"line {line + 1} of {file} has {num_cells} cells, but its header has {len(names)}; "
             "every row must have as many cells as there are column names"
         )
-    if table.num_rows + rejects.num_blank < stream.num_lines and stream.num_quotes % 2:
+    if table.num_rows + rejects.num_blank < stream.num_lines and not stream.is_paired:
         raise InputError(f"{file} has a quotation mark that is never closed; mend or remove it")
     return table.rename_columns(list(wanted.values()))
 
@@ -144,12 +144,18 @@ class _Rejects:
 
 
 class _Counting(io.RawIOBase):
-    """A stream that counts its lines and quotation marks: Arrow reads on to the end of the file
-    when a quoted cell never ends, and does not say so."""
+    """A stream that counts its lines and quotation marks: where a quoted cell never ends, Arrow
+    reads on to the next mark, or to the end of the file, and does not say so."""
 
-    def __init__(self, handle: BinaryIO) -> None:
-        self._handle, self._ahead = handle, b""
-        self.num_lines = self.num_quotes = 0
+    def __init__(self, handle: BinaryIO, sep: str) -> None:
+        self._handle, self._sep = handle, sep.encode()
+        self._ahead = self._rest = b""
+        self.num_lines = self._num_marks = self._num_opening = self._num_closing = 0
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether as many marks end a cell as begin one, and every other has its pair."""
+        return self._num_marks % 2 == 0 and self._num_opening == self._num_closing
 
     def peek(self) -> bytes:
         self._ahead = self._ahead or self._handle.read(1)
@@ -161,9 +167,21 @@ class _Counting(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         data = self._handle.read(size) if not self._ahead else self._ahead
         self._ahead = b""
-        self.num_lines += data.count(b"\n")
-        self.num_quotes += data.count(b'"')
+        if data:
+            lines, end, self._rest = (self._rest + data).rpartition(b"\n")
+            self._count(lines + end)
+        else:
+            self._count(self._rest + b"\n" if self._rest else b"")
+            self._rest = b""
         return data
+
+    def _count(self, lines: bytes) -> None:
+        """Count in whole lines; a mark that is doubled stands for itself."""
+        self.num_lines += lines.count(b"\n")
+        self._num_marks += lines.count(b'"')
+        single = b"\n" + lines.replace(b'""', b"")
+        self._num_opening += single.count(b'\n"') + single.count(self._sep + b'"')
+        self._num_closing += sum(single.count(b'"' + end) for end in (self._sep, b"\r", b"\n"))
 
 
 def _tabbed(handle: BinaryIO) -> BinaryIO:

@@ -8,6 +8,7 @@ and the manifest is written last. The same call after a kill does only what is m
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
     clock = Clock()
     inputs = check(study, out)
     if inputs.finished:
-        return inputs.finished
+        return _tidied(out, inputs.finished)
     study, listed, settings = inputs.study, inputs.listed, inputs.settings
     genotypes = study.genotypes
     log = spark.start_hail(
@@ -133,11 +134,12 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
         cohort = people.arrange(
             inputs.tables, source.mt.sample.collect(), num_folds=study.folds, seed=study.seed
         )
+        trios = _trios(study, cohort)
         progress(_SHARE["start"], note="reading genotypes")
         if finished := writer.claim(out, settings):
-            return finished
+            return _tidied(out, finished)
         try:
-            return _fill(source, cohort, listed, study, out, settings, clock, progress)
+            return _fill(source, cohort, trios, listed, study, out, settings, clock, progress)
         except Exception:
             # an identical extraction may have finished meanwhile, and removed what both read
             if finished := writer.examine(out, settings):
@@ -146,9 +148,23 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
             raise
 
 
+def _tidied(out: str, finished: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a finished store, without what an extraction left that was killed just after
+    it had finished it, unless the place is read-only."""
+    with suppress(InputError), places.writing(out):
+        places.remove(places.join(out, writer.PARTS))
+    return finished
+
+
+def _trios(study: config.Study, cohort: people.People) -> pedigree.Trios | None:
+    file = study.qc.pedigree
+    return pedigree.read_trios(file, cohort.sample_id) if file else None
+
+
 def _fill(
     source: sources.GenotypeSource,
     cohort: people.People,
+    trios: pedigree.Trios | None,
     listed: pd.DataFrame | None,
     study: config.Study,
     out: str,
@@ -159,13 +175,18 @@ def _fill(
     """Everything from the first write to the manifest."""
     code = DOSAGES if source.imputed else CALLS
     staged = _stage(source, cohort, out, settings, study.genotypes.partitions, progress)
+    sites = counting.count(staged, code, trios)
+    chosen = variants.choose(sites, listed, study, cohort.environment_name.tolist())
     try:
-        chosen = _choose(staged, code, cohort, listed, study)
+        qc.require_instruments(chosen.status_counts)
     except InputError:
         # the claim last: a rerun knows a place by it
         places.remove(places.join(out, writer.PARTS))
         places.remove(out)
         raise
+    if study.instruments.clump_r2 is not None:
+        kept_by = clumping.representatives(staged, chosen, study.instruments)
+        chosen = variants.drop_clumped(chosen, kept_by)
     progress(0, note="writing genotypes")
     layout = Layout.choose(len(cohort.sample_id), len(chosen.effect_is_alt))
     writer.create(out, layout, code=code)
@@ -218,24 +239,6 @@ def _stage(
     with watched(lambda: len(staged.finished()), len(blocks), advance):
         staging.stage(mt, staged, partitions=partitions)
     return staged
-
-
-def _choose(
-    staged: staging.Staged,
-    code: DosageCode,
-    cohort: people.People,
-    listed: pd.DataFrame | None,
-    study: config.Study,
-) -> variants.Chosen:
-    pedigree_file = study.qc.pedigree
-    trios = pedigree.read_trios(pedigree_file, cohort.sample_id) if pedigree_file else None
-    sites = counting.count(staged, code, trios)
-    chosen = variants.choose(sites, listed, study, cohort.environment_name.tolist())
-    qc.require_instruments(chosen.status_counts)
-    if study.instruments.clump_r2 is None:
-        return chosen
-    kept_by = clumping.representatives(staged, chosen, study.instruments)
-    return variants.drop_clumped(chosen, kept_by)
 
 
 def _write_small_arrays(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,9 @@ def watched(
 
     def watch() -> None:
         while not stop.wait(_POLL_SECONDS):
-            report(num_done())
+            # a look may fail, of which the job itself hears if it lasts
+            with suppress(MrscaleError, OSError):
+                report(num_done())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

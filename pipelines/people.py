@@ -205,7 +205,10 @@ def _join(table: pd.DataFrame, genotyped: Sequence[str]) -> pd.DataFrame:
     samples = pd.DataFrame({SAMPLE: pd.array(list(genotyped), dtype="string")})
     twice = int(samples[SAMPLE].duplicated().sum())
     if twice:
-        raise InputError(f"{show_count(twice)} sample ids occur twice in the genotype file")
+        raise InputError(
+            f"{show_count(twice)} sample ids occur twice in the genotype file; give every sample "
+            "there an id of its own, or leave the duplicates out of it"
+        )
     samples["column"] = np.arange(len(samples))
     joined = table.merge(samples, on=SAMPLE, how="inner")
     if joined.empty:

@@ -20,6 +20,7 @@ from mrscale import places
 from mrscale.errors import InputError, StoreError
 from mrscale.provenance import digest, write_json
 from mrscale.store import arrays as zarrs
+from mrscale.store import guard
 from mrscale.store import manifest as manifests
 from mrscale.store.schema import ARRAYS, CALLS, CODES, DOSAGE, SPECS, DosageCode, Layout
 
@@ -47,13 +48,15 @@ def examine(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any] | N
     ------
     InputError
         If the place holds anything but this extraction, is read-only, or has no bucket.
+    StoreError
+        If its claim, or its manifest, is damaged.
     """
     present = [name for name in places.names(path) if not name.endswith(".partial")]
     if not present and not places.is_file(path):
         places.require_writable(path)
         return None
     claim_file = places.join(path, CLAIM)
-    previous = json.loads(places.read_bytes(claim_file)) if CLAIM in present else {}
+    previous = guard.read_json(claim_file) if CLAIM in present else {}
     if previous.get("digest") != digest(settings):
         raise InputError(
             f"{path} exists and is not this study's store{_differences(previous, settings)}; "

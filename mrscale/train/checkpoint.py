@@ -36,10 +36,16 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises
     ------
     RunError
-        If the file is something else, or damaged.
+        If the file is not there, something else, or damaged.
     """
-    # read once: safetensors' own reader opens a file twice, and could get two versions of it
-    content = path.read_bytes()
+    try:
+        # read once: safetensors' own reader opens a file twice, and could get two versions of it
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(
+            f"there is no file {path}; run mrscale train study.toml, which makes what is missing, "
+            "and then the same command again"
+        ) from None
     with sound(path):
         tensors = safetensors.load(content)
         length = int.from_bytes(content[:_LENGTH_BYTES], "little")

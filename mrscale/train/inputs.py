@@ -99,8 +99,7 @@ class Session:
         """Dosages, shuffled in windows of chunks; see :class:`mrscale.train.dosages.Decoder`."""
         starts = [block.start for block in self.blocks]
         decoder = Decoder(starts, self.variants, project=project, device=self.device)
-        instruments = len(starts[0].front.origin)
-        together = len(starts) * self.variants * instruments * torch.float32.itemsize
+        most_judges = self._most_judges(project=project)
         divided = [
             resident.divide(
                 block.start.rows,
@@ -111,7 +110,7 @@ class Session:
                 batch_size=self.batch_size,
                 # one for all blocks: they then need the same chunks at a time
                 seed=self.seed,
-                most_judges=min(resident.MOST_JUDGES, JUDGES_BYTES // together),
+                most_judges=most_judges,
             )
             for block in self.blocks
         ]
@@ -123,3 +122,13 @@ class Session:
             lambda start: decoder.batches(source, plans, start, self.steps, self.ranks),
             HeldOut(*decoder.judges(mine, source)),
         )
+
+    def _most_judges(self, *, project: bool) -> int:
+        """People of each block who can judge: as many as ``JUDGES_BYTES`` hold with the instruments
+        that they are read with, but no fewer than a batch, which is held anyway."""
+        front = self.blocks[0].start.front
+        instruments, factors = len(front.origin), front.num_factors
+        # copied for the V encoders of a block: what these see
+        values = instruments + self.variants * factors if project else self.variants * instruments
+        together = len(self.blocks) * values * torch.float32.itemsize
+        return min(resident.MOST_JUDGES, max(JUDGES_BYTES // together, self.batch_size))

@@ -130,7 +130,8 @@ def fit(
     Raises
     ------
     EngineError
-        If no replica has a finite held-out worth, or a GPU's memory is too small.
+        If no replica has a finite held-out worth, a GPU's memory is too small, or ranks found
+        different checkpoints.
 
     Notes
     -----
@@ -148,6 +149,7 @@ def fit(
     )
     if resume and resume.exists():
         done = _restore(resume, identity, model, optimiser, best) or done
+    _require_one_step(done.step, ranks)
     progress(done.step / steps)
     if ranks.leads:
         metrics.continue_from(done.step)
@@ -180,6 +182,16 @@ def fit(
             "use fewer [encoder] factors or check the instruments for duplicates"
         )
     return done
+
+
+def _require_one_step(step: int, ranks: Ranks) -> None:
+    """Refuse ranks that would continue from different steps, on all of them alike."""
+    if ranks.any(step != ranks.as_leading(step)):
+        raise EngineError(
+            "all training ranks must continue from one checkpoint, and some found another than "
+            "the leading rank, or none; see that the run folder is the same on all machines, and "
+            "run the same command again: a shared disk may show a new file late"
+        )
 
 
 def _optimiser(model: Any, recipe: Recipe) -> torch.optim.AdamW:

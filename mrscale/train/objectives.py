@@ -124,24 +124,35 @@ class KernelLoss:
     def judge(self, model: KernelModel, held_out: HeldOut, ranks: Ranks) -> Judged:
         """Minus the loss on the people held out, with the final weights and fixed frequencies.
 
-        Every environment is cut to the people of the smallest one, and exact kernels to some.
+        Of the environments in which every replica has people held out, each is cut to the people of
+        the smallest one, and exact kernels to some.
         """
-        fewest = int(held_out.weight.sum(2).amin())
+        own = held_out.weight.sum(2)
+        judged = ranks.sum(own.clone()).amin(0) > 0
+        fewest = int(own[:, judged].amin())
         if self.invariance == "pairwise":
             fewest = min(fewest, JUDGED_AT_ONCE // held_out.scores.shape[1])
-        parts = self.parts(model, held_out.scores[:, :, :fewest], self.steps, ranks)
+        parts = self.parts(model, held_out.scores[:, :, :fewest], self.steps, ranks, judged)
         added = {name: ranks.sum(getattr(parts, name)) for name in ADDITIVE}
         whole = parts._replace(**added)
         mine, shared = self._weighted(whole, 1.0)
         return Judged(-(mine + shared), whole._asdict())
 
-    def parts(self, model: KernelModel, scores: Tensor, step: int, ranks: Ranks) -> KernelParts:
-        """Parts of the loss; ``step`` chooses the frequencies."""
+    def parts(
+        self,
+        model: KernelModel,
+        scores: Tensor,
+        step: int,
+        ranks: Ranks,
+        environments: Tensor | slice = slice(None),
+    ) -> KernelParts:
+        """Parts of the loss, in some environments only; ``step`` chooses the frequencies."""
         g, h = model.encode(scores)
-        everybody = ranks.sum(g.new_tensor(float(g.shape[1] * g.shape[2])))
-        squares = (model.decode(g, h) - model.target(scores)).square().mean(-1)
+        squares = (model.decode(g, h) - model.target(scores)).square().mean(-1)[:, environments]
+        everybody = ranks.sum(squares.new_tensor(float(squares[0].numel())))
         reconstruction = squares.sum((1, 2)) / everybody
-        environment = model.environment_loss(h).sum((1, 2)) / everybody
+        environment = model.environment_loss(h)[:, environments].sum((1, 2)) / everybody
+        g, h = g[:, environments], h[:, environments]
         if self.invariance == "pairwise":
             return KernelParts(reconstruction, environment, *_pairwise(g, h, ranks))
         spread = kernels.spread(sum_over_ranks(kernels.moment_sums(h), ranks))

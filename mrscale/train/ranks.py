@@ -63,9 +63,10 @@ class Ranks:
         """Return when every rank has come here."""
         self.sum(torch.zeros(1))
 
-    def as_leading(self, found: bool) -> bool:
-        """What the leading rank found; files may change between the looks of two ranks."""
-        return bool(self.sum(torch.tensor(float(self.leads and found))))
+    def as_leading(self, found: int) -> int:
+        """The number that the leading rank found, or whether it found something; files may change
+        between the looks of two ranks."""
+        return int(self.sum(torch.tensor(float(found if self.leads else 0))))
 
     def any(self, found: bool) -> bool:
         """Whether any rank found something."""
@@ -193,7 +194,8 @@ def launch(num_ranks: int, function: Callable[..., None], *arguments: Any) -> No
         try:
             while not ranks.join():
                 pass
-        except stopping.Stopped:
+        except KeyboardInterrupt:
+            # SIGTERM, or a SIGINT that only this process may have been sent
             _stop(ranks.processes)
             raise
     except multiprocessing.ProcessRaisedException as error:

@@ -23,7 +23,7 @@ from mrscale.train.encoder import Encoder
 from mrscale.workflow.latents import Encoders, encode_rows, widths
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.study_engine import study_engine
-from mrscale.workflow.training import training_digest
+from mrscale.workflow.training import is_trained, training_digest
 
 
 def encode(study: Study, *, quiet: bool = False) -> RunFolder:
@@ -33,15 +33,15 @@ def encode(study: Study, *, quiet: bool = False) -> RunFolder:
     Raises
     ------
     RunError
-        If the encoders are not trained, or were trained with other settings.
+        If the encoders are not trained, were trained with other settings, or were removed.
     """
     clock = Clock()
     store = open_store(study.store_path)
     trained = training_digest(study, store)
-    if RunFolder.examine(study).done("train") != trained:
+    if not is_trained(study, RunFolder.examine(study), trained):
         raise RunError(
-            "the encoders of these settings are not trained yet; run first: mrscale train "
-            "study.toml"
+            "the encoders of these settings are not there, or not trained yet; run first: mrscale "
+            "train study.toml"
         )
     with RunFolder.held(study) as folder:
         _encode_in(folder, study, store, encoding_digest(trained), clock, quiet)

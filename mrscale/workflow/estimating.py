@@ -64,13 +64,15 @@ class Truth:
 def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     """Estimate every exposure on every outcome; writes ``result.json`` and ``estimates.tsv``.
 
-    Learned instruments are used if the encode stage is done for these settings; the other
-    estimators need the genotype store only.
+    Learned instruments are used if encoders are trained for these settings; the other estimators
+    need the genotype store only.
 
     Raises
     ------
     InputError
         If there are as many instruments as people, or a trait does not allow an estimate.
+    RunError
+        If encoders are trained for these settings, but not applied.
     """
     clock = Clock()
     store = open_store(study.store_path)
@@ -114,8 +116,15 @@ def _estimate_in(
 
 def _finished_encoders(study: Study, store: GenotypeStore, folder: RunFolder) -> Encoders:
     trained = training_digest(study, store)
-    done = folder.done("train") == trained and folder.done("encode") == encoding_digest(trained)
-    return load_encoders(study, folder) if done else {}
+    if not study.encoder.methods or folder.done("train") != trained:
+        return {}
+    if folder.done("encode") != encoding_digest(trained):
+        raise RunError(
+            f"the encoders of these settings are trained, but {folder.path} has no latents of "
+            "theirs, without which the results would be others; run first: mrscale encode "
+            "study.toml, or mrscale run study.toml for every stage"
+        )
+    return load_encoders(study, folder)
 
 
 def estimation_digest(study: Study, store: GenotypeStore, *, learned: bool) -> str:

@@ -132,7 +132,7 @@ def fit_encoder(
         )
     blocks = training_blocks(cohort, [start], seed)
     if method != "linear":
-        require_people_to_train(cohort, blocks)
+        require_people_to_train(cohort, blocks, kernel=method != "flow")
     fitting = _Fitting(cohort, blocks, options, quiet)
     chosen = fitting.latent_dim()
     if method == "auto":

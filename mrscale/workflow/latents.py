@@ -106,8 +106,8 @@ def _damage_told(what: str) -> Iterator[None]:
 
 def _damaged(what: str, problem: str) -> RunError:
     return RunError(
-        f"the latents of the run folder are damaged at {what}: {problem}; remove its latents.zarr "
-        "and run the same command again"
+        f"the latents of the run folder are damaged at {what}: {problem}; remove its latents.zarr, "
+        "run mrscale encode study.toml, and then the same command again"
     )
 
 

@@ -185,7 +185,7 @@ def learned_pair(
         )
     trained_on = training_blocks(cohort, starts, options.seed)
     if options.method != "linear":
-        require_people_to_train(cohort, trained_on)
+        require_people_to_train(cohort, trained_on, kernel=options.method != "flow")
     learning = _Learning(trained_on, options, quiet)
     chosen = learning.latent_dim()
     encoders, alternatives = learning.encoders(chosen)

@@ -62,11 +62,23 @@ def training_blocks(cohort: Cohort, starts: Sequence[Prepared], seed: int) -> li
     ]
 
 
-def require_people_to_train(cohort: Cohort, blocks: Sequence[TrainingBlock]) -> None:
-    """Refuse an environment whose people in some block all judge; the linear encoder can do."""
+def require_people_to_train(
+    cohort: Cohort, blocks: Sequence[TrainingBlock], *, kernel: bool
+) -> None:
+    """Refuse an environment whose people in some block all judge, and blocks in which nobody does,
+    or, where a ``kernel`` encoder is trained, not in the same two environments; the linear encoder
+    can do."""
     for code, name in enumerate(cohort.names("environments")):
         if any(not (~block.aside & (block.environment == code)).any() for block in blocks):
             raise nobody_to_train_on(name)
+    judged = [set(block.environment[block.aside].tolist()) for block in blocks]
+    if not all(judged) or (kernel and len(set.intersection(*judged)) < 2):
+        whose = " of two environments, the same in all folds," if kernel else ""
+        raise InputError(
+            f"every fold needs people{whose} to judge its encoders by; of the share of people that "
+            "is kept aside for that too few are left; lower folds, or merge small environments "
+            "with others"
+        )
 
 
 def require_latent_dim(asked: int | Literal["auto"], factors: int) -> None:

@@ -14,7 +14,7 @@ from mrscale.workflow.encoding import encoding_digest
 from mrscale.workflow.estimating import estimation_digest
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.study import is_reported, lies_in_run
-from mrscale.workflow.training import training_digest
+from mrscale.workflow.training import is_trained, training_digest
 
 State = Literal["done", "to continue", "to do"]
 
@@ -213,7 +213,7 @@ def _later_stages(study: Study, store: GenotypeStore | None, folder: RunFolder) 
     trained = encoded = estimated = False
     if store:
         identity = training_digest(study, store)
-        trained = not learning or folder.done("train") == identity
+        trained = not learning or is_trained(study, folder, identity)
         encoded = trained and (not learning or folder.done("encode") == encoding_digest(identity))
         estimates = estimation_digest(study, store, learned=learning)
         estimated = encoded and folder.done("estimate") == estimates

@@ -108,7 +108,7 @@ def extract(study: StudyLike, out: str | None = None, *, quiet: bool = False) ->
 
 def lies_in_run(study: Study, out: str) -> bool:
     """Whether a store is, or would be, in the study's run folder."""
-    return not places.is_url(out) and Path(study.run) in Path(out).parents
+    return not places.is_url(out) and Path(study.run).resolve() in Path(out).resolve().parents
 
 
 def report(study: StudyLike) -> StudyResult:

@@ -62,18 +62,28 @@ def train(study: Study, *, quiet: bool = False) -> RunFolder:
     identity = training_digest(study, store)
     if not leads_here():  # the leading rank holds the run for all
         folder = RunFolder(Path(study.run))
-        if folder.done("train") != identity:
+        if not is_trained(study, folder, identity):
             _wait_until_prepared(study, folder, identity)
             launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
         return folder
     with RunFolder.held(study) as folder:
         folder.bind(store.genotype_digest)
-        if folder.done("train") != identity:
+        if not is_trained(study, folder, identity):
             folder.reopen("train")
             _prepare(study, store, folder, identity, quiet)
             launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
             folder.finish("train", identity, clock)
         return folder
+
+
+def is_trained(study: Study, folder: RunFolder, identity: str) -> bool:
+    """Whether the train stage is done for a digest, and no encoder was removed since."""
+    kept = (
+        folder.encoder(method, fold).is_file()
+        for method in study.encoder.methods
+        for fold in range(study.folds)
+    )
+    return folder.done("train") == identity and all(kept)
 
 
 def trained_on(study: Study) -> dict[Method, Place]:
@@ -132,8 +142,10 @@ def _prepare(
             progress=progress,
         )
     require_latent_dim(study.encoder.latent_dim, starts[0].front.num_factors)
-    if set(study.encoder.methods) - {"linear"}:
-        require_people_to_train(store, training_blocks(store, starts, study.seed))
+    methods = study.encoder.methods
+    if set(methods) - {"linear"}:
+        blocks = training_blocks(store, starts, study.seed)
+        require_people_to_train(store, blocks, kernel="kernel" in methods)
     for start, file in zip(starts, files, strict=True):
         start.save(file, {"identity": identity})
 
@@ -182,8 +194,8 @@ def _train_in_rank(study: Study, identity: str, quiet: bool) -> None:
             board = settings.tensorboard
             return Metrics(folder.metrics(what), tensorboard=board) if ranks.leads else None
 
-        chosen = _known_latent_dim(folder, identity)
-        if not ranks.as_leading(chosen is not None) or chosen is None:
+        chosen = _as_leading(ranks, _known_latent_dim(folder, identity))
+        if chosen is None:
             resume = folder.checkpoint("path")
             with shown("Choosing the latent dimension") as progress:
                 chosen = choose_latent_dim(
@@ -247,6 +259,13 @@ def _known_latent_dim(folder: RunFolder, identity: str) -> LatentDim | None:
         if content["identity"] != identity:
             return None
         return LatentDim(int(content["latent_dim"]), content["path"])
+
+
+def _as_leading(ranks: Ranks, known: LatentDim | None) -> LatentDim | None:
+    """The latent dimension, if the leading rank knows it; a shared disk may show others its file
+    late. It is at least 1."""
+    value = ranks.as_leading(known.value if known else 0)
+    return LatentDim(value, known.path if known else {}) if value else None
 
 
 def _all_of(files: Sequence[Path], identity: str) -> bool:

@@ -1,6 +1,7 @@
 """What the ranks of test_ranks.py run: started as a script, so that spawned processes find it.
 
-``python rank_jobs.py agree FOLDER``, or ``fail``, ``hold`` or ``join-twice``.
+``python rank_jobs.py agree FOLDER``, ``differ FOLDER``, or ``fail``, ``hold``,
+``interrupt`` or ``join-twice``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ from mrscale.train.models import start_flows
 from mrscale.train.objectives import LogLikelihood
 from mrscale.train.ranks import Ranks, joined, launch
 from mrscale.train.resident import held_out, resident_block
+from mrscale.workflow.learning import LatentDim
+from mrscale.workflow.training import _as_leading
 
 WORLDS = (1, 2, 3, 4)
 LATENT_DIMS = (0, 1, 3)
@@ -118,6 +122,23 @@ def fail(how: str) -> None:
         ranks.wait()
 
 
+def differ(folder: str) -> None:
+    """Only the leading rank sees the latent dimension, and a checkpoint of a first step."""
+    with joined() as ranks:
+        known = _as_leading(ranks, LatentDim(2, {}) if ranks.leads else None)
+        sys.stdout.write(f"latent dimension {known.value if known else 'unknown'}\n")
+        resume = Path(folder) / f"{ranks.rank}.safetensors"
+        flow, judges = new_flow(), share_of_judges(JUDGES[0], Ranks())
+
+        def batches_until(stop: int) -> Callable[[int], Iterator[Tensor]]:
+            return lambda start: (draw(step, 4) for step in range(start, stop))
+
+        if ranks.leads:
+            fit(flow, LogLikelihood(), batches_until(1), judges, steps=1, resume=resume)
+        ranks.wait()
+        fit(flow, LogLikelihood(), batches_until(2), judges, steps=2, ranks=ranks, resume=resume)
+
+
 def hold() -> None:
     """Say so and wait for longer than the test."""
     sys.stdout.write("held\n")
@@ -136,8 +157,18 @@ if __name__ == "__main__":
     if sys.argv[1] == "agree":
         for world in WORLDS:
             launch(world, record, sys.argv[2])
+    elif sys.argv[1] == "differ":
+        try:
+            launch(2, differ, sys.argv[2])
+        except EngineError as error:
+            sys.stdout.write(f"{error}\n")
     elif sys.argv[1] == "hold":
         launch(2, hold)
+    elif sys.argv[1] == "interrupt":
+        try:
+            launch(2, hold)
+        except KeyboardInterrupt:
+            sys.stdout.write(f"{len(active_children())} left\n")
     elif sys.argv[1] == "join-twice":
         launch(2, count_ranks)
         launch(2, count_ranks)

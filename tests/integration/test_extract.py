@@ -233,6 +233,28 @@ def test_a_finished_store_is_returned_and_another_study_refused(store, cohort, t
     assert {p: p.stat().st_mtime_ns for p in store.rglob("*")} == before
 
 
+def test_what_a_killed_extraction_left_in_a_finished_store_is_removed(store, cohort):
+    staged = store / "parts" / "staged" / "0.npz"
+    staged.parent.mkdir(parents=True)
+    staged.write_bytes(b"genotypes")
+    extract(study(cohort[0]), str(store))
+    assert not (store / "parts").exists()
+
+
+def test_a_pedigree_is_read_before_the_genotypes(cohort, tmp_path):
+    broken = (cohort[0] / "g.vcf").read_text().replace("0|1", "0|x", 1)
+    (tmp_path / "g.vcf").write_text(broken)
+    (tmp_path / "trios.fam").write_text("f 1 0 0\n")
+    asked = study(
+        cohort[0],
+        genotypes={"vcf": str(tmp_path / "g.vcf")},
+        qc={"pedigree": str(tmp_path / "trios.fam")},
+    )
+    with pytest.raises(InputError, match=r"pedigree must be a PLINK \.fam file"):
+        extract(asked, str(tmp_path / "s.zarr"))
+    assert not (tmp_path / "s.zarr").exists()
+
+
 def test_bad_input_leaves_no_folder(cohort, tmp_path):
     folder, _ = cohort
     out = tmp_path / "s.zarr"

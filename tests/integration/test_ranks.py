@@ -87,6 +87,15 @@ def test_a_rank_that_breaks_ends_the_others_with_one_sentence():
     assert killed.endswith("run the same command again, it continues from the last checkpoint")
 
 
+def test_ranks_that_see_different_files_agree_or_say_so(tmp_path):
+    finished = run_jobs("differ", tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    *known, error = finished.stdout.splitlines()
+    assert known == ["latent dimension 2"] * 2
+    assert error.startswith("a training rank failed and the others were ended: mrscale.errors.")
+    assert "must continue from one checkpoint, and some found another than the leading" in error
+
+
 def test_ranks_end_with_the_process_that_launched_them():
     process = subprocess.Popen(
         [sys.executable, str(JOBS), "hold"],
@@ -100,6 +109,19 @@ def test_ranks_end_with_the_process_that_launched_them():
     process.kill()
     # standard output closes when the last of them is gone
     assert process.communicate(timeout=30) == ("", None)
+
+
+def test_an_interrupt_that_only_the_launching_process_gets_ends_the_ranks_first():
+    process = subprocess.Popen(
+        [sys.executable, str(JOBS), "interrupt"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["held\n", "held\n"]
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("0 left\n", None)
 
 
 def test_ranks_of_torchrun_train_one_encoder_after_the_other():

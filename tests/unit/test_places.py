@@ -103,6 +103,23 @@ def test_one_folder_is_removed_by_many_at_once(tmp_path, writers):
         assert not folder.exists()
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_was_made_is_on_the_disk(tmp_path, monkeypatch, links):
+    def link(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    def fsync(descriptor):
+        synced.append(os.fstat(descriptor)[:3])
+        sync(descriptor)
+
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    if not links:
+        monkeypatch.setattr(os, "link", link)
+    places.create_bytes(tmp_path / "claim", b"first")
+    assert (tmp_path / "claim").stat().st_ino in [inode for _, inode, _ in synced]
+
+
 def test_a_file_system_without_links_still_makes_a_file_once(tmp_path, monkeypatch):
     def link(*_):
         raise OSError(errno.EPERM, "no links here")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 
 import pytest
 
@@ -66,6 +69,32 @@ def test_a_url_has_the_fingerprint_of_the_same_files_here(tmp_path):
     there = f"memory://{tmp_path.name}/there"
     assert fingerprint(there) == fingerprint(tmp_path / "here")
     assert fingerprint(f"{there}/rows/part-0") == fingerprint(tmp_path / "here/rows/part-0")
+
+
+@pytest.mark.parametrize("limit", [2**28, 2**20])
+def test_a_web_server_need_not_say_how_large_a_file_is(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(provenance, "_WHOLE_FILE_LIMIT", limit)
+    content = bytes(range(256)) * 2**13
+
+    class Untold(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_HEAD()
+            with suppress(ConnectionError):  # the reader may have seen enough
+                self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    (tmp_path / "here").write_bytes(content)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Untold) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = fingerprint(f"http://127.0.0.1:{server.server_port}/there")
+        server.shutdown()
+    assert found == fingerprint(tmp_path / "here")
 
 
 def test_nothing_has_no_fingerprint(tmp_path):

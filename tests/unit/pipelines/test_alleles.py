@@ -22,15 +22,20 @@ def test_names_of_chromosomes_are_one_spelling():
     assert contig_key(pd.Series([], dtype=object)).tolist() == []
 
 
-@pytest.mark.parametrize(
-    "contig", ["X", "chrX", "23", "Y", "24", "MT", "M", "chrM", "XY", "25", "26"]
-)
+SEX = ["X", "chrX", "23", "Y", "24", "XY", "25", "PAR", "PAR1", "X_PAR1", "X.PAR1", "chrX_PAR"]
+SEX += ["NC_000023.11", "NC_000023.10", "CM000685.2", "NC_000024.10", "chrY_KI270740v1_random"]
+MITOCHONDRION = ["MT", "M", "chrM", "26", "NC_012920.1"]
+
+
+@pytest.mark.parametrize("contig", SEX + MITOCHONDRION)
 def test_contigs_with_another_number_of_copies_are_named(contig):
     assert "only autosomes are used" in not_autosome(pd.Series([contig])).item()
 
 
 def test_autosomes_and_unknown_contigs_are_not_refused():
-    assert not_autosome(pd.Series(["1", "chr22", "HLA", "simulated"])).tolist() == [""] * 4
+    names = ["1", "chr22", "HLA", "simulated", "chr1_alt", "NC_000001.11", "CM000663.2", "XAB"]
+    assert not_autosome(pd.Series(names)).tolist() == [""] * len(names)
+    assert not_autosome(pd.Series([], dtype=object)).tolist() == []
 
 
 def test_natural_order_is_by_number_then_position_then_trimmed_alleles():

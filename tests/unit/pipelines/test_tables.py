@@ -106,6 +106,18 @@ def test_parquet_ids_become_text(tmp_path, ids):
     assert pd.isna(found[1]) or found[1] in ("9007199254740993", "1002")
 
 
+def test_categories_of_a_parquet_file_are_read_as_what_they_name(tmp_path):
+    cells = {"note": ["a", "b"], "text": ["1.5", "NA"], "number": [3, 4], "id": [1001.0, 1002.0]}
+    coded = {name: pa.array(values).dictionary_encode() for name, values in cells.items()}
+    pa.parquet.write_table(pa.table(coded), tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet", text=["id"])
+    assert found["note"].tolist() == ["a", "b"]
+    assert found["text"].dtype == float
+    assert found["text"][0] == 1.5
+    assert found["number"].tolist() == [3, 4]
+    assert found["id"].tolist() == ["1001", "1002"]
+
+
 def test_ids_that_lost_digits_are_refused(tmp_path):
     pd.DataFrame({"person_id": [1e17, 2e17]}).to_parquet(tmp_path / "t.parquet")
     with pytest.raises(InputError, match="floating-point numbers too large to be exact"):
@@ -125,11 +137,20 @@ def test_quoted_cells_may_hold_separators_marks_and_lines(tmp_path):
     assert read_table(tmp_path / "t.csv")["a note"].tolist() == ['x, "y"', "two\nlines"]
 
 
+def test_marks_inside_cells_of_many_lines_are_no_fault(tmp_path):
+    (tmp_path / "t.csv").write_text('id,note\n1,"x,""y""\n""z"""\n2,""\n3,"a\nb"')
+    found = read_table(tmp_path / "t.csv", text=["note"])["note"]
+    assert found.fillna("").tolist() == ['x,"y"\n"z"', "", "a\nb"]
+
+
 RAGGED = {
     "short": ("id,x,y\n1,2,3\n\nPLANTED,2\n", "line 4 of t.txt has 2 cells, but its header has 3"),
     "long": ("id\tx\n1\t2\nPLANTED\t2\t3\n", "line 3 of t.txt has 3 cells, but its header has 2"),
     "blanks": ("id x\n1  2\n\nPLANTED\n", "line 4 of t.txt has 1 cells, but its header has 2"),
     "open quote": ('id,x\n1,2\n3,"PLANTED\n4,5\n', "quotation mark that is never closed"),
+    "open quotes": ('id\tx\n1\t"PLANTED\n2\t3\n4\t"5\n6\t7\n', "quotation mark that is never"),
+    "open quotes at the end": ('id,x\n1,"PLANTED\n2,"3', "quotation mark that is never closed"),
+    "open quote of the last line": ('id,x\n1,2\n3,"PLANTED\n4', "mark that is never closed"),
     "empty": ("", "t.txt is empty"),
     "utf-16": ("\ufeffid,x\n".encode("utf-16-le"), "UTF-16 text; save it as UTF-8"),
     "latin-1": ("id,x\nPLANTED,é\n".encode("latin-1"), "cannot be read as a table.*in UTF-8"),

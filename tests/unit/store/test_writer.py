@@ -43,6 +43,14 @@ def test_another_extraction_is_refused_and_told_what_differs(place):
             look(place, other)
 
 
+def test_a_damaged_claim_is_one_sentence(place):
+    writer.claim(place, SETTINGS)
+    places.write_bytes(places.join(place, writer.CLAIM), b"")
+    for look in (writer.examine, writer.claim):
+        with pytest.raises(StoreError, match=r"extraction\.json is not JSON; .* remove the store"):
+            look(place, SETTINGS)
+
+
 def test_a_place_with_anything_else_is_refused(place):
     places.write_bytes(places.join(place, "mine.txt"), b"precious")
     with pytest.raises(InputError, match="exists and is not this study's store; nothing was"):

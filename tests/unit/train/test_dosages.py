@@ -16,6 +16,7 @@ from mrscale.stream.loader import Loader
 from mrscale.stream.products import mean_dosage
 from mrscale.train.dosages import Decoder, ResidentDosages
 from mrscale.train.encoder import Prepared
+from mrscale.train.inputs import Session, TrainingBlock
 from mrscale.train.ranks import Ranks
 
 CPU = torch.device("cpu")
@@ -119,3 +120,21 @@ def test_those_who_judge_are_filled_up_with_weights_of_zero(starts, resident, fi
     assert torch.isfinite(inputs).all()
     expected = starts[1].front.scores(filled[[4, 9]])
     np.testing.assert_allclose(inputs[2, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("project", "held", "expected"),
+    [(True, 30 * 2 * (30 + 6 * P) * 4, 10), (False, 30 * 2 * 6 * 30 * 4, 10), (True, 1, 4)],
+)
+def test_as_many_judge_as_fit_into_memory_and_no_fewer_than_a_batch(
+    store, starts, resident, monkeypatch, project, held, expected
+):
+    monkeypatch.setattr("mrscale.train.inputs.JUDGES_BYTES", held)
+    environment = store.array("environment")
+    blocks = [
+        TrainingBlock(start, environment[start.rows], np.arange(len(start.rows)) % 2 == 0)
+        for start in starts
+    ]
+    session = Session(blocks, 6, steps=1, batch_size=12, seed=0, ranks=Ranks(), device=CPU)
+    weight = session.of_dosages(resident, project=project).held_out.weight
+    assert weight.sum(2).tolist() == [[expected] * 3] * 12

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from mrscale.errors import EngineError
+from mrscale.nn.autoencoder import KernelEncoder
 from mrscale.train import checkpoint, resident
 from mrscale.train.loop import JUDGE_EVERY, HeldOut, fit
 from mrscale.train.metrics import Metrics
 from mrscale.train.models import bare_model, keep_replica, start_flows
-from mrscale.train.objectives import LogLikelihood
+from mrscale.train.objectives import KernelLoss, LogLikelihood
 from mrscale.train.ranks import Ranks
 
 STEPS = 2 * JUDGE_EVERY + 10
@@ -225,6 +226,22 @@ def test_what_fills_up_an_environment_is_no_judge():
     assert judged(flow, HeldOut(filled, weight)) == pytest.approx(
         (expected / 22).tolist(), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("invariance", ["target", "pairwise"])
+def test_a_kernel_encoder_is_not_judged_where_a_replica_has_nobody(invariance):
+    encoder = KernelEncoder(torch.eye(2).repeat(2, 1, 1), 1, 3, torch.Generator().manual_seed(0))
+    objective, weight = KernelLoss(0, STEPS, invariance), torch.ones(2, 3, 9)
+    weight[1, 1] = 0
+    found = []
+    for filler in (0, 1e3):
+        scores = draw(7, 9)
+        scores[:, 1] = filler
+        with torch.no_grad():
+            judged = objective.judge(encoder, HeldOut(scores, weight), Ranks())
+        found.append(torch.stack([judged.worth, *judged.parts.values()]))
+    assert torch.isfinite(found[0]).all()
+    torch.testing.assert_close(*found)
 
 
 def test_judging_does_not_depend_on_how_many_are_judged_at_once(monkeypatch):

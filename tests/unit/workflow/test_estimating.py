@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,10 @@ from mrscale.errors import InputError, RunError
 from mrscale.report.control import suppressed
 from mrscale.results import LeftOutVariant
 from mrscale.store.reader import open_store
+from mrscale.workflow.encoding import encode
 from mrscale.workflow.estimating import Truth, estimate
 from mrscale.workflow.study import in_words, report, run
+from mrscale.workflow.training import train
 
 
 def study(store, folder, **changes):
@@ -91,6 +94,26 @@ def test_a_second_call_reads_what_is_there(small_store, tmp_path):
     before = written(tmp_path)
     assert estimate(asked, quiet=True) == first
     assert written(tmp_path) == before
+
+
+def test_encoders_that_are_trained_but_not_applied_are_not_left_out(small_store, tmp_path):
+    encoder = {"methods": ["linear"], "factors": 3, "latent_dim": 1}
+    asked = study(small_store, tmp_path, folds=2, encoder=encoder)
+    not_applied = pytest.raises(RunError, match=r"has no latents .*; run first: mrscale encode")
+    assert not estimate(asked, quiet=True).encoders
+    train(asked, quiet=True)
+    with not_applied:
+        estimate(asked, quiet=True)
+    encode(asked, quiet=True)
+    learned = estimate(asked, quiet=True)
+    assert list(learned.encoders) == ["linear"]
+    shutil.rmtree(tmp_path / "run" / "latents.zarr")
+    before = written(tmp_path)
+    with not_applied:
+        estimate(asked, quiet=True)
+    assert written(tmp_path) == before, "the results that are there stay"
+    encode(asked, quiet=True)
+    assert estimate(asked, quiet=True) == learned
 
 
 def test_results_that_were_removed_are_made_again(small_store, tmp_path):

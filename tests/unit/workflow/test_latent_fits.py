@@ -56,7 +56,8 @@ def test_lost_and_damaged_files_of_latents_are_no_people_without_latents(small, 
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     message = (
-        r"damaged at linear_latent: .*; remove its latents\.zarr and run the same command again"
+        r"damaged at linear_latent: .*; remove its latents\.zarr, run mrscale encode study\.toml, "
+        "and then the same command again"
     )
     with pytest.raises(RunError, match=message):
         mr.estimate(small, instruments="latent", run=broken)

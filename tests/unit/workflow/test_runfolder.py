@@ -11,6 +11,7 @@ from mrscale.config import Study
 from mrscale.errors import RunError
 from mrscale.provenance import Clock
 from mrscale.workflow.runfolder import RunFolder
+from mrscale.workflow.study import lies_in_run
 
 
 def study(folder, name="mine"):
@@ -132,6 +133,20 @@ def test_a_damaged_receipt_is_none(tmp_path, text):
     (tmp_path / "run" / "stages" / "train.json").write_text(text)
     assert folder.done("train") is None
     assert folder.clocks() == {}
+
+
+def test_a_store_is_in_the_run_folder_however_its_path_is_written(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    asked = study(tmp_path / "run")
+    for out in (
+        "run/s.zarr",
+        "link/s.zarr",
+        tmp_path / "other" / ".." / "run" / "below" / "s.zarr",
+    ):
+        assert lies_in_run(asked, str(out))
+    for out in ("s.zarr", "run", "run/../s.zarr", "s3://run/s.zarr"):
+        assert not lies_in_run(asked, out)
 
 
 def test_artefacts_have_one_place_each(tmp_path):

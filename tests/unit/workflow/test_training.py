@@ -21,6 +21,7 @@ from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder, Prepared
 from mrscale.train.ranks import best_device
 from mrscale.workflow.encoding import encode, load_encoders
+from mrscale.workflow.estimating import estimate
 from mrscale.workflow.learning import AS_GOOD
 from mrscale.workflow.lock import locked
 from mrscale.workflow.runfolder import RunFolder
@@ -168,6 +169,22 @@ def test_latents_are_what_the_encoders_give(trained, small_store):
                 )
 
 
+def test_an_encoder_that_was_removed_is_made_again(small_store, tmp_path):
+    asked = study(small_store, tmp_path / "run", methods=["linear"])
+    folder = train(asked, quiet=True)
+    encode(asked, quiet=True)
+    file = folder.encoder("linear", 1)
+    before = file.read_bytes()
+    file.unlink()
+    with pytest.raises(RunError, match=r"there is no file .*fold-1.*; run mrscale train"):
+        estimate(asked, quiet=True)
+    with pytest.raises(RunError, match="not there, or not trained yet; run first: mrscale train"):
+        encode(asked, quiet=True)
+    train(asked, quiet=True)
+    assert file.read_bytes() == before
+    encode(asked, quiet=True)
+
+
 def test_encoding_needs_encoders_of_these_settings(trained):
     asked, _ = trained
     with pytest.raises(RunError, match="not trained yet; run first: mrscale train"):
@@ -217,11 +234,42 @@ def test_the_linear_encoder_needs_nobody_beside_those_who_judge(damaged, tmp_pat
     assert len(load_encoders(asked, train(asked, quiet=True))["linear"]) == 2
 
 
+def test_a_kernel_encoder_is_judged_in_the_environments_of_those_who_judge(damaged, tmp_path):
+    store = open_store(damaged)
+    fold, environment = store.array("fold"), store.array("environment")
+    lonely = np.flatnonzero((environment == 1) & (fold == 0))
+    fold[lonely[3:]] = 1
+    writer.write_array(damaged, "fold", fold)
+    seed = seed_by_which(store, fold, lambda judges: not (judges == 1).any())
+    asked = study(damaged, tmp_path / "run", seed=seed, methods=["kernel"])
+    for encoder in load_encoders(asked, train(asked, quiet=True))["kernel"]:
+        assert np.isfinite(encoder.story["held_out"])
+
+
+def test_a_kernel_encoder_that_one_environment_judges_is_refused_before_training(damaged, tmp_path):
+    store = open_store(damaged)
+    fold, environment = store.array("fold"), store.array("environment")
+    for code in (1, 2):
+        fold[np.flatnonzero((environment == code) & (fold == 0))[3:]] = 1
+    writer.write_array(damaged, "fold", fold)
+    seed = seed_by_which(store, fold, lambda judges: (judges == 0).all())
+    asked = study(damaged, tmp_path / "run", seed=seed, methods=["kernel"])
+    with pytest.raises(InputError, match=r"people of two environments, .*; lower folds, or merge"):
+        train(asked, quiet=True)
+    assert not RunFolder(tmp_path / "run").prepared(0).exists()
+
+
 def seed_that_keeps_them_aside(store, fold):
     """A seed with which nobody of the second environment in fold 0 is left to train on."""
+    lonely = int((store.array("environment")[fold == 0] == 1).sum())
+    return seed_by_which(store, fold, lambda judges: (judges == 1).sum() == lonely)
+
+
+def seed_by_which(store, fold, holds):
+    """A seed with which something holds of the environments of those who judge in fold 0."""
     rows = np.flatnonzero(fold == 0)
     environment, family = store.array("environment")[rows], store.array("family")[rows]
-    return next(s for s in range(1000) if held_out(family, s)[environment == 1].all())
+    return next(s for s in range(1000) if holds(environment[held_out(family, s)]))
 
 
 def test_latent_dimension_is_chosen_below_the_factors(small_store, tmp_path):
