@@ -165,6 +165,8 @@ if __name__ == "__main__":
     elif sys.argv[1] == "hold":
         launch(2, hold)
     elif sys.argv[1] == "interrupt":
+        # a shell that started the tests in the background had it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             launch(2, hold)
         except KeyboardInterrupt:
