@@ -178,21 +178,21 @@ def _cross(
 ) -> Crosses:
     """Moments of the people in ``keep``, the mean of the design relative to its block's."""
     count = int(keep.sum())
-    origin = traits[keep.argmax()] if count else np.zeros(traits.shape[1])
-    traits = traits - origin
-    traits[~keep] = 0
-    mean = traits.sum(axis=0) / max(count, 1)
-    traits -= mean
-    traits[~keep] = 0
-    everyone = whole, np.zeros(len(whole))
-    design, shift = everyone if keep.all() else _design_of(centred, whole, keep)
+    mean, design, shift = np.zeros(traits.shape[1]), whole, np.zeros(len(whole))
+    if 0 < count == len(keep):
+        mean, traits = centre(traits)
+    else:
+        of_some, traits = traits[keep], np.zeros_like(traits)
+        if count:
+            mean, traits[keep] = centre(of_some)
+        design, shift = _design_of(centred, whole, keep)
     none = np.zeros(0, dtype=np.intp)
     return Crosses(
         exposures=none,
         outcomes=none,
         count=count,
         design_mean=shift,
-        trait_mean=origin + mean,
+        trait_mean=mean,
         design=design,
         traits=centred.T @ traits,
         squares=np.einsum("nt,nt->t", traits, traits),

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 T = TypeVar("T")
 _ROUNDING = 1e-13
 """Spread, relative to the mean, that rounding alone gives a column of one value."""
+_NEAR = 1e-9
+"""Distance of a row from a column's mean, relative to it, far above what rounding makes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +115,21 @@ class Moments:
 def centre(rows: Floats, weights: Floats | None = None) -> tuple[Floats, Floats]:
     """Column means of one row or more, and what they leave of the rows.
 
-    Taken from the first row onwards: a column of one value has that mean and leaves zeros. The sum
-    of many equal numbers, over their number, is another one.
+    A column of one value has that mean and leaves zeros, though the sum of many equal numbers, over
+    their number, is another one: such columns are taken from the first row onwards.
     """
-    left = rows - rows[0]
-    offset = left.mean(axis=0) if weights is None else weights @ left / weights.sum()
-    left -= offset
-    return rows[0] + offset, left
+    mean = _mean(rows, weights)
+    left = rows - mean
+    near = np.abs(left[0]) < _NEAR * np.abs(mean)
+    if near.any():
+        rest = rows[:, near] - rows[0, near]
+        offset = _mean(rest, weights)
+        mean[near], left[:, near] = rows[0, near] + offset, rest - offset
+    return mean, left
+
+
+def _mean(rows: Floats, weights: Floats | None) -> Floats:
+    return np.asarray(rows.mean(axis=0) if weights is None else weights @ rows / weights.sum())
 
 
 def tree_combine(parts: Sequence[T], combine: Callable[[T, T], T]) -> T:

@@ -32,7 +32,7 @@ from mrscale.workflow.columns import (
     require_unique_names,
 )
 
-_TILE_ROWS = 1024
+_TILE_ROWS = 2048
 """Rows of which scores are made at once: they stay in the processor's cache."""
 _SAME = 1e-12
 """One minus the squared correlation of two columns that are the same."""
