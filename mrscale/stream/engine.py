@@ -18,6 +18,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, Security
 from distributed.comm import CommClosedError, connect
 from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_limits
+from tornado import gen
 
 from mrscale.errors import EngineError
 
@@ -42,6 +43,20 @@ _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NU
 in giving memory back and asking for it again."""
 _LOGGERS = ("distributed", "distributed.client", "tornado.application")
 """Those that distributed gives a level of their own; others follow them."""
+
+
+class _UnaskedTimeouts(logging.Filter):
+    """Leaves out that nobody asked how a wait ended: distributed's sender of batches is waiting for
+    the next one when its loop is stopped, and a busy machine may count that as a timeout."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        error = record.exc_info[1] if record.exc_info else None
+        # tornado's own type is Python's, in new versions of it
+        return not (isinstance(error, gen.TimeoutError) and str(error) == "Timeout")
+
+
+_UNASKED_TIMEOUTS = _UnaskedTimeouts()
 
 
 @contextmanager
@@ -84,6 +99,8 @@ def engine(
         "distributed.admin.large-graph-warning-threshold": "1TiB",
         "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
     }
+    # for good: what it is about comes when the loop is collected, long after this block
+    logging.getLogger("asyncio").addFilter(_UNASKED_TIMEOUTS)
     with threadpool_limits(1, user_api="blas"), dask.config.set(settings):
         if scheduler:
             _require_answer(scheduler)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import socket
 import time
@@ -10,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from threadpoolctl import threadpool_info
+from tornado import gen
 
 from mrscale.errors import EngineError
 from mrscale.stream import engine as module
@@ -102,3 +105,18 @@ def test_an_address_that_is_none_is_refused(address):
         engine(address),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"), [(gen.TimeoutError("Timeout"), False), (TimeoutError("of a user"), True)]
+)
+def test_waits_that_nobody_asks_about_are_not_told_of(caplog, error, logged):
+    with engine():
+        pass
+
+    async def forget() -> None:
+        asyncio.get_running_loop().create_future().set_exception(error)
+        gc.collect()
+
+    asyncio.run(forget())
+    assert ("never retrieved" in caplog.text) is logged
