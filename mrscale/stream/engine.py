@@ -18,7 +18,6 @@ from distributed import Client, Future, KilledWorker, LocalCluster, Security
 from distributed.comm import CommClosedError, connect
 from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_limits
-from tornado import gen
 
 from mrscale.errors import EngineError
 
@@ -52,8 +51,7 @@ class _UnaskedTimeouts(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log it."""
         error = record.exc_info[1] if record.exc_info else None
-        # tornado's own type is Python's, in new versions of it
-        return not (isinstance(error, gen.TimeoutError) and str(error) == "Timeout")
+        return not (isinstance(error, TimeoutError) and str(error) == "Timeout")
 
 
 _UNASKED_TIMEOUTS = _UnaskedTimeouts()

@@ -12,7 +12,6 @@ import numpy as np
 import psutil
 import pytest
 from threadpoolctl import threadpool_info
-from tornado import gen
 
 from mrscale.errors import EngineError
 from mrscale.stream import engine as module
@@ -108,7 +107,7 @@ def test_an_address_that_is_none_is_refused(address):
 
 
 @pytest.mark.parametrize(
-    ("error", "logged"), [(gen.TimeoutError("Timeout"), False), (TimeoutError("of a user"), True)]
+    ("error", "logged"), [(TimeoutError("Timeout"), False), (TimeoutError("of a user"), True)]
 )
 def test_waits_that_nobody_asks_about_are_not_told_of(caplog, error, logged):
     with engine():
