@@ -143,14 +143,13 @@ def extract(study: config.Study, out: str, *, progress: Advance = silent) -> dic
         except Exception:
             # an identical extraction may have finished meanwhile, and removed what both read
             if finished := writer.examine(out, settings):
-                places.remove(places.join(out, writer.PARTS))
-                return finished
+                return _tidied(out, finished)
             raise
 
 
 def _tidied(out: str, finished: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a finished store, without what an extraction left that was killed just after
-    it had finished it, unless the place is read-only."""
+    """The manifest of a finished store, rid of what was staged for it by an extraction that was
+    killed just after it had finished, or found it finished by another, unless it is read-only."""
     with suppress(InputError), places.writing(out):
         places.remove(places.join(out, writer.PARTS))
     return finished

@@ -341,6 +341,7 @@ def torch_products(
 def torch_moments(rows: Floats, device: str) -> Moments:
     """``Moments.from_block`` on a device of torch, in float64."""
     there = torch.from_numpy(rows).to(device)
+    # from the first row onwards: see centre of mrscale.stats.moments
     left = there - there[0]
     offset = left.mean(dim=0)
     left -= offset

@@ -83,9 +83,11 @@ def latent_estimates(
     learned = {one.key: one for one in data.estimators() if one.frames != (GENOTYPE,)}
     everybody = [fit(moments, one) for one in learned.values()]
     controlled = learned[f"{latents.methods[0]}_controls"]
-    sizes = np.bincount(store.array("environment"), minlength=len(data.fill))
-    within = fit_within(moments, controlled, range(len(data.fill))) if by else []
-    within = [one for one in within if may_be_shown(one, moments, sizes)]
+    within = []
+    if by:
+        sizes = np.bincount(store.array("environment"), minlength=len(data.fill))
+        found = fit_within(moments, controlled, range(len(data.fill)))
+        within = [one for one in found if may_be_shown(one, moments, sizes)]
     fitted, _ = with_errors(client, cuts, data, [*everybody, *within], progress=progress)
     table = [one.result(count, label=one.estimator.key) for one in fitted[: len(everybody)]]
     people = {code: found.count for (frame, code), found in moments.items() if frame == GENOTYPE}

@@ -96,30 +96,29 @@ def test_ranks_that_see_different_files_agree_or_say_so(tmp_path):
     assert "must continue from one checkpoint, and some found another than the leading" in error
 
 
-def test_ranks_end_with_the_process_that_launched_them():
+def holding(job, **options):
+    """The process of a job, once both of its ranks hold."""
     process = subprocess.Popen(
-        [sys.executable, str(JOBS), "hold"],
+        [sys.executable, str(JOBS), job],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        # as a shell starts what runs in the background: Ctrl-C does not end the ranks then
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        **options,
     )
     assert [process.stdout.readline() for _ in range(2)] == ["held\n", "held\n"]
+    return process
+
+
+def test_ranks_end_with_the_process_that_launched_them():
+    # as a shell starts what runs in the background: Ctrl-C does not end the ranks then
+    process = holding("hold", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     process.kill()
     # standard output closes when the last of them is gone
     assert process.communicate(timeout=30) == ("", None)
 
 
 def test_an_interrupt_that_only_the_launching_process_gets_ends_the_ranks_first():
-    process = subprocess.Popen(
-        [sys.executable, str(JOBS), "interrupt"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    assert [process.stdout.readline() for _ in range(2)] == ["held\n", "held\n"]
+    process = holding("interrupt", start_new_session=True)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == ("0 left\n", None)
 

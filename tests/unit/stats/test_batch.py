@@ -110,6 +110,7 @@ def test_moments_of_every_pair_are_those_of_the_people_with_both(rng, missing, c
             part = one.select(np.array([p]), np.array([q]))
             size = np.sqrt(np.diag(dense.cross))
             assert part.count == dense.count
+            # of a mean that happens to be next to zero, digits count against a spread of one
             assert_allclose(part.design_mean, dense.mean[: M + K], rtol=1e-12, atol=1e-14)
             assert_allclose(part.trait_mean, dense.mean[M + K :], rtol=1e-12, atol=1e-13)
             scale = 1e-12 * np.outer(size, size)
