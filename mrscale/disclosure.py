@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, MutableSequence
 from dataclasses import dataclass
+from operator import index
 from typing import Literal
 
 from mrscale.errors import InputError
@@ -101,7 +102,7 @@ def export_count(count: int) -> int | str:
 
 def parse_count(exported: int | str) -> int:
     """The count that :func:`export_count` wrote; a bound stays one."""
-    return AtMost(exported.removeprefix("<=")) if isinstance(exported, str) else exported
+    return AtMost(exported.removeprefix("<=")) if isinstance(exported, str) else index(exported)
 
 
 def hidden_range(count: int, published: Iterable[int], reach: int = 0) -> range | None:

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, StrictInt
 
 from mrscale.disclosure import AtMost, export_count, parse_count
 from mrscale.errors import RunError
 from mrscale.report import control
-from mrscale.results import (
-    Diagnostic,
-    Estimate,
-    Instrument,
-    LeftOut,
-    LeftOutVariant,
-    PairResult,
-    Sensitivity,
-    StudyResult,
-)
+from mrscale.results import StudyResult
 
 SCHEMA_VERSION = "1.1"
 
@@ -53,6 +47,8 @@ def from_json(raw: Mapping[str, Any]) -> StudyResult:
     ------
     RunError
         If it was written with another schema version.
+    ValueError, KeyError, TypeError, AttributeError, OverflowError
+        If it is not what :func:`to_json` writes.
     """
     found = raw.get("schema_version")
     if found != SCHEMA_VERSION:
@@ -60,18 +56,14 @@ def from_json(raw: Mapping[str, Any]) -> StudyResult:
             f"result.json must have schema version {SCHEMA_VERSION!r} and has {found!r}; "
             "run the estimate verb again with this version of mrscale"
         )
-    values = {k: v for k, v in raw.items() if k != "schema_version"}
-    return StudyResult(
-        **values
-        | {
-            "pairs": tuple(_pair(p) for p in raw["pairs"]),
-            "environments": _counts(raw["environments"]),
-            "people": _counts(raw["people"]),
-            "left_out": tuple(_read(LeftOutVariant, one) for one in raw["left_out"]),
-            "num_people": parse_count(raw["num_people"]),
-            "missing_rate": _number(raw["missing_rate"]),
-        }
+    result: StudyResult = _read(
+        StudyResult, {name: value for name, value in raw.items() if name != "schema_version"}
     )
+    for pair in result.pairs:
+        pair[pair.headline]
+    for encoder in result.encoders.values():
+        _check_drawn(encoder, len(result.environments))
+    return result
 
 
 def load_result(path: str | Path) -> StudyResult:
@@ -87,7 +79,7 @@ def load_result(path: str | Path) -> StudyResult:
         raise RunError(f"no result at {path}; run the estimate verb first")
     try:
         return from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise RunError(
             f"{path} must be a result.json as mrscale writes it, and cannot be read as one; "
             "run the estimate verb again"
@@ -120,40 +112,66 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _number(value: float | str | None) -> float:
-    return math.nan if value is None else float(value)
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
-def _counts(raw: Mapping[str, int | str]) -> dict[str, int]:
-    return {name: parse_count(count) for name, count in raw.items()}
+def _read(kind: Any, raw: Any) -> Any:
+    """The value of a type that :func:`_plain` wrote; raises where it cannot have written this."""
+    of = get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        read = {name: _read(_types(kind)[name], value) for name, value in raw.items()}
+        return kind(**read)
+    if kind is float:
+        return math.nan if raw is None else float(raw)
+    if kind is int:
+        return parse_count(raw)
+    if get_origin(kind) is tuple:
+        kinds = of[:1] * len(raw) if of[1] is ... else of
+        return tuple(_read(each, value) for each, value in zip(kinds, raw, strict=True))
+    if get_origin(kind) is dict:
+        return {name: _read(of[1], value) for name, value in raw.items()}
+    if get_origin(kind) is UnionType:
+        return None if raw is None else _read(of[0], raw)
+    if raw not in of if get_origin(kind) is Literal else kind is str and not isinstance(raw, str):
+        raise ValueError(f"must be {kind}")
+    return raw
 
 
-_READ: dict[str, Callable[[Any], Any]] = {
-    "float": _number,
-    "int": parse_count,
-}
-Row = TypeVar("Row", Estimate, Diagnostic, LeftOut, Sensitivity, Instrument, LeftOutVariant)
+class _Moments(BaseModel):
+    mean: list[list[float | None]]
+    deviation: list[list[float | None]]
 
 
-def _read(kind: type[Row], raw: Mapping[str, Any]) -> Row:
-    """A row of plain numbers and text, by the types of its fields."""
-    types = {f.name: str(f.type) for f in fields(kind)}
-    return kind(**{name: _READ.get(types[name], str)(value) for name, value in raw.items()})
+class _Profile(BaseModel):
+    remainder: _Moments
+    latent: _Moments
 
 
-def _pair(raw: Mapping[str, Any]) -> PairResult:
-    return PairResult(
-        **{
-            **raw,
-            "estimates": tuple(_read(Estimate, e) for e in raw["estimates"]),
-            "per_environment": tuple(_read(Estimate, e) for e in raw["per_environment"]),
-            "diagnostics": tuple(_read(Diagnostic, d) for d in raw["diagnostics"]),
-            "without": tuple(_read(LeftOut, one) for one in raw["without"]),
-            "sensitivity": tuple(_read(Sensitivity, one) for one in raw["sensitivity"]),
-            "instruments": tuple(_read(Instrument, one) for one in raw["instruments"]),
-            "reasons": tuple(raw["reasons"]),
-            "anderson_rubin": tuple(
-                (_number(low), _number(high)) for low, high in raw["anderson_rubin"]
-            ),
-        }
-    )
+class _Fold(BaseModel):
+    fold: int
+    best_step: int | None = None
+    history: list[tuple[float, float | None, float | None]] = []
+    eigenvalues: list[float] = []
+
+
+class _Drawn(BaseModel):
+    """What is drawn of an encoder; all else is shown as it is."""
+
+    factors: StrictInt | None = None
+    folds: list[_Fold] = []
+    profile: _Profile | None = None
+
+
+def _check_drawn(encoder: Mapping[str, Any], num_environments: int) -> None:
+    """Raise ValueError where the page could not draw what it draws of an encoder."""
+    drawn = _Drawn.model_validate(encoder)
+    if any(fold.history and fold.best_step is None for fold in drawn.folds):
+        raise ValueError("a training must have kept a step")
+    if drawn.factors is None and any(fold.eigenvalues for fold in drawn.folds):
+        raise ValueError("eigenvalues must have a number of factors")
+    for moments in (drawn.profile.remainder, drawn.profile.latent) if drawn.profile else ():
+        mean, deviation = np.array(moments.mean, float), np.array(moments.deviation, float)
+        if mean.shape != deviation.shape or len(mean) != num_environments:
+            raise ValueError("a profile must have a row for each environment")

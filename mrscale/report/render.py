@@ -212,12 +212,12 @@ class EncoderSection:
 def _encoder(
     method: str, encoder: Mapping[str, Any], names: list[str], prefix: str
 ) -> EncoderSection:
-    folds = [f for f in _list(encoder.get("folds")) if isinstance(f, Mapping)]
+    folds = encoder.get("folds", [])
     drawn = ("history", "eigenvalues")
     columns = list(dict.fromkeys(k for f in folds for k in f if k not in drawn))
     return EncoderSection(
         method,
-        _flat({k: v for k, v in encoder.items() if k != "profile" and (k != "folds" or not folds)}),
+        _flat({k: v for k, v in encoder.items() if k not in ("profile", "folds")}),
         columns,
         [[_text(fold.get(c)) for c in columns] for fold in folds],
         _curves(method, [f for f in folds if f.get("history")], prefix),
@@ -247,10 +247,6 @@ def _profile(
     )
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 def _curves(method: str, folds: list[Mapping[str, Any]], prefix: str) -> Figure | None:
     if not folds:
         return None
@@ -267,7 +263,7 @@ def _curves(method: str, folds: list[Mapping[str, Any]], prefix: str) -> Figure 
 def _scree(encoders: Mapping[str, Mapping[str, Any]]) -> Figure | None:
     """Of the front end, which is the same for all methods."""
     for encoder in encoders.values():
-        folds = [f for f in _list(encoder.get("folds")) if "eigenvalues" in f]
+        folds = [f for f in encoder.get("folds", []) if "eigenvalues" in f]
         if folds:
             break
     else:

@@ -19,7 +19,7 @@ CASES = int(os.environ.get("MRSCALE_FUZZ_CASES", "400"))
 AT_ONCE = 500
 """Cases of one child process."""
 
-pytestmark = pytest.mark.timeout(60 + 2 * CASES)
+pytestmark = pytest.mark.timeout(60 + 6 * CASES)  # a page of a run folder takes two seconds
 
 
 @pytest.mark.parametrize("kind", fuzzing.KINDS)

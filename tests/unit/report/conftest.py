@@ -157,7 +157,11 @@ def study(green_pair: PairResult, red_pair: PairResult) -> StudyResult:
         left_out=(LeftOutVariant("rs9", "2:77", "A,T", "palindromic", "frequency 0.49"),),
         people={"in the genotypes": 20_500, "no phenotype": 500, "kept": 20_000},
         encoders={
-            "linear": {"latent_dim": 2, "factors": 4, "folds": 4},
+            "linear": {
+                "latent_dim": 2,
+                "factors": 4,
+                "folds": [{"fold": fold} for fold in range(4)],
+            },
             "flow": {
                 "latent_dim": 2,
                 "factors": 4,

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,10 @@ def test_json_is_strict_and_nan_is_null(study: StudyResult) -> None:
 
 def test_suppressed_counts_survive_the_round_trip(study: StudyResult, tmp_path: Path) -> None:
     small = replace(
-        study, environments={"a": 19_989, "b": 11}, people={"kept": 20_000, "dropped": 3}
+        study,
+        environments={"a": 19_989, "b": 11},
+        people={"kept": 20_000, "dropped": 3},
+        encoders={},
     )
     paths = write_report(small, tmp_path)
     read = load_result(paths["result"])
@@ -83,3 +87,37 @@ def test_damaged_result_is_explained(tmp_path: Path, text: str) -> None:
 def test_other_schema_version_is_refused(study: StudyResult) -> None:
     with pytest.raises(RunError, match=r"schema version '1\.1' and has '9'"):
         export.from_json(export.to_json(study) | {"schema_version": "9"})
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("num_people",), None),
+        (("variants", "kept"), "many"),
+        (("pairs", 0, "headline"), "no such estimate"),
+        (("pairs", 0, "trust"), "blue"),
+        (("pairs", 0, "truth"), "0.3 or so"),
+        (("pairs", 0, "estimates", 0, "label"), 3),
+        (("pairs", 0, "estimates", 0, "estimate"), 10**400),
+        (("pairs", 0, "anderson_rubin"), [[0.1, 0.2, 0.3]]),
+        (("pairs", 0, "diagnostics", 0, "verdict"), "perhaps"),
+        (("encoders", "flow", "folds", 0, "history"), [[1.0, 2.0]]),
+        (("encoders", "flow", "folds", 0, "best_step"), None),
+        (("encoders", "flow", "factors"), None),
+        (("encoders", "flow", "profile", "latent", "mean"), [["a"]]),
+        (("encoders", "flow", "profile", "latent", "mean"), [[0.1], [0.1, 0.2]]),
+        (("encoders", "flow", "profile", "remainder", "deviation"), [[1.0]]),
+    ],
+)
+def test_result_that_no_page_could_be_made_of_is_refused(
+    study: StudyResult, tmp_path: Path, where: tuple[str | int, ...], value: Any
+) -> None:
+    raw = export.to_json(study)
+    inside: Any = raw
+    for key in where[:-1]:
+        inside = inside[key]
+    assert inside[where[-1]] != value
+    inside[where[-1]] = value
+    (tmp_path / "result.json").write_text(json.dumps(raw))
+    with pytest.raises(RunError, match=r"must be a result\.json as mrscale writes it"):
+        load_result(tmp_path / "result.json")
