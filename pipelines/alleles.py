@@ -21,10 +21,8 @@ NOT_AUTOSOMES = {
 }
 """Contigs (by key) on which the number of copies differs between people, in words."""
 _ACCESSIONS = {
-    "NC_000023": "X",
-    "CM000685": "X",
-    "NC_000024": "Y",
-    "CM000686": "Y",
+    **{f"NC_{number:06}": str(number) for number in range(1, 25)},
+    **{f"CM{662 + number:06}": str(number) for number in range(1, 25)},
     "NC_012920": "MT",
     "J01415": "MT",
 }
@@ -37,7 +35,8 @@ _UNNUMBERED = 1000
 
 
 def contig_key(contig: pd.Series) -> pd.Series:
-    """Chromosome names in one spelling: upper case, without "chr" or leading zeros, X for 23."""
+    """Chromosome names in one spelling: upper case, without "chr" or leading zeros, X for
+    23 and for NC_000023.11."""
     return contig.map({name: _key(str(name)) for name in contig.unique()}).astype(object)
 
 
@@ -108,13 +107,13 @@ def other_strand(allele: pd.Series) -> pd.Series:
 
 def _key(contig: str) -> str:
     plain = contig.strip().upper().removeprefix("CHR")
-    plain = plain.lstrip("0") or plain
+    plain = _ACCESSIONS.get(plain.partition(".")[0], plain.lstrip("0") or plain)
     return _NUMBERED.get(plain, plain)
 
 
 def _whole(key: str) -> str:
     """The chromosome that a contig is, or is a part of."""
-    return _ACCESSIONS.get(key.partition(".")[0]) or _PART.split(key)[0]
+    return _PART.split(key)[0]
 
 
 def _number(key: str) -> int:

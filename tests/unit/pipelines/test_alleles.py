@@ -19,6 +19,10 @@ def test_names_of_chromosomes_are_one_spelling():
     names = ["chr1", "CHR01", "1", "chrX", "23", "24", "M", "chrMT", "26", "25", "chr10_alt", "0"]
     keys = ["1", "1", "1", "X", "X", "Y", "MT", "MT", "MT", "XY", "10_ALT", "0"]
     assert contig_key(pd.Series(names)).tolist() == keys
+    names = ["NC_000001.11", "nc_000022.10", "NC_000023", "CM000663.2", "CM000684.1", "CM000686"]
+    assert contig_key(pd.Series(names)).tolist() == ["1", "22", "X", "1", "22", "Y"]
+    names = ["NC_012920.1", "NC_000025.1", "CM000687.2", "NT_113878.1"]
+    assert contig_key(pd.Series(names)).tolist() == ["MT", *names[1:]]
     assert contig_key(pd.Series([], dtype=object)).tolist() == []
 
 
