@@ -163,17 +163,20 @@ def write_shard(path: str | Path, index: int, dosage: NDArray[Any], *, key: str)
 
 
 def finished_shards(path: str | Path, key: str) -> dict[int, str]:
-    """Digests of the shards already written with this key, by shard number."""
+    """Digests of the shards already written with this key, by shard number; what cannot be read as
+    a record of one (power was lost) is none, and the shard is written again."""
     done = {}
     for name in places.names(places.join(path, PARTS)):
         if not name[:1].isdigit():
             continue
         try:
             found = json.loads(places.read_bytes(places.join(path, PARTS, name)))
+            if found["key"] == key:
+                done[int(name.removesuffix(".json"))] = str(found["sha256"])
         except FileNotFoundError:  # an identical extraction has just finished the store
             continue
-        if found["key"] == key:
-            done[int(name.removesuffix(".json"))] = found["sha256"]
+        except (ValueError, KeyError, TypeError):  # half a record
+            continue
     return done
 
 

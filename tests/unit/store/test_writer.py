@@ -94,6 +94,9 @@ def test_a_rerun_keeps_shards_of_the_same_key(place, values, layout):
     writer.create(place, layout)
     assert writer.finished_shards(place, "mine") == {1: sha}
     assert writer.finished_shards(place, "another") == {}
+    for damaged in (b"", b'{"key": "mi', b"\xff", b"[]", b'{"key": "mine"}'):
+        places.write_bytes(places.join(place, writer.PARTS, "000001.json"), damaged)
+        assert writer.finished_shards(place, "mine") == {}
 
 
 def test_an_unfinished_store_of_another_form_is_left_alone(place, layout):
