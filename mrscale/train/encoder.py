@@ -99,7 +99,8 @@ class Encoder:
     model : Flow, KernelEncoder or None
         One replica.
     remainder_mean, remainder_sd : ndarray, shape (K,)
-        Of the training people, so that the remainder comes out of about unit scale.
+        Of the training people, or of those who judge where the first layer was trained, so that the
+        remainder comes out of about unit scale.
     story : dict
         Settings, digests, held-out worths, training history.
     """

@@ -21,6 +21,7 @@ from mrscale.train.dosages import DosageSource
 from mrscale.train.encoder import Encoder, Prepared, finish
 from mrscale.train.inputs import Session, TrainingBlock
 from mrscale.train.loop import HeldOut, Objective, Progressed, fit
+from mrscale.train.memory import memory_suffices
 from mrscale.train.metrics import Metrics
 from mrscale.train.models import Model, bare_model, keep_replica, start_flows, start_kernels
 from mrscale.train.objectives import Invariance, KernelLoss, LogLikelihood
@@ -81,7 +82,7 @@ class SideBySide:
         Per block: how often each environment is seen in one epoch, to the nearest power of two, so
         that small environments cannot be counted.
     judges : HeldOut or None
-        Instruments of those who judge, where the first layer was trained.
+        Everybody who judges, behind the first layer, where that was trained.
     """
 
     method: Trained
@@ -126,12 +127,12 @@ class SideBySide:
     def _behind(self, model: EndToEnd, replica: int, start: Prepared) -> Prepared:
         """A start whose front end is the layer that a replica trained, with scores of judges."""
         assert self.judges is not None
-        layer = model.projection[replica]
-        scores = (self.judges.scores[replica] @ layer)[self.judges.weight[replica] > 0]
-        front = replace(start.front, projection=layer.double().numpy())
+        scores = self.judges.scores[replica][self.judges.weight[replica] > 0]
+        front = replace(start.front, projection=model.projection[replica].double().numpy())
         return replace(start, front=front, scores=scores.numpy())
 
 
+@memory_suffices()
 @one_thread()
 def learn(
     method: Trained,
@@ -195,8 +196,14 @@ def learn(
         progress=progress,
     )
     wraps = tuple(tuple(2.0 ** round(math.log2(w)) for w in plan.wraps) for plan in inputs.plans)
-    judges = inputs.held_out.cpu() if end_to_end else None
+    judges = _all_judges(model, inputs.held_out, ranks) if isinstance(model, EndToEnd) else None
     return SideBySide(method, model.cpu(), done, len(blocks), tuple(latent_dims), wraps, judges)
+
+
+@torch.no_grad()
+def _all_judges(model: EndToEnd, share: HeldOut, ranks: Ranks) -> HeldOut:
+    scores = torch.einsum("rebm,rmp->rebp", share.scores, model.projection)
+    return HeldOut(ranks.gathered(scores.cpu(), 2), ranks.gathered(share.weight.cpu(), 2))
 
 
 def _started(

@@ -7,8 +7,7 @@ share of a batch, P factors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -130,15 +129,14 @@ def fit(
     Raises
     ------
     EngineError
-        If no replica has a finite held-out worth, a GPU's memory is too small, or ranks found
-        different checkpoints.
+        If no replica has a finite held-out worth, or ranks found different checkpoints.
 
     Notes
     -----
     Where SIGTERM is heeded, it ends the training after a whole step, with a checkpoint.
 
-    Gradients are clipped per replica, and a replica with a gradient that is not finite sits the
-    step out: replicas do not know of each other.
+    Gradients are clipped per replica, and for a replica whose gradient is not finite it is zero:
+    replicas do not know of each other.
     """
     ranks, metrics = ranks or Ranks(), metrics or Metrics()
     recipe = objective.recipe
@@ -159,7 +157,7 @@ def fit(
         if resume and ranks.leads:
             checkpoint.save(resume, *_pack(identity, model, optimiser, best, done))
 
-    with _memory_suffices(), stopping.deferred() as asked:
+    with stopping.deferred() as asked:
         for step, scores in enumerate(watch.over(batches_from(done.step)), start=done.step):
             _set_learning_rate(optimiser, recipe, step, steps)
             value, part = objective.loss(model, scores, step, ranks)
@@ -269,23 +267,6 @@ def _measured(
         "input_wait_share": round(waited / seconds, 4),
         "chunks_read": int(chunks),
     }
-
-
-@contextmanager
-def _memory_suffices() -> Iterator[None]:
-    """Say which setting to lower where a GPU, or the machine, has too little memory."""
-    try:
-        yield
-    except MemoryError:
-        raise EngineError(
-            "this machine's memory is too small for this training; lower [encoder] batch_size or "
-            'restarts, or keep dosages out of it (input = "streamed", bounded by prefetch_mib)'
-        ) from None
-    except torch.OutOfMemoryError:
-        raise EngineError(
-            "the GPU's memory is too small for this training; lower [encoder] batch_size or "
-            'restarts, or keep dosages off it (input = "streamed")'
-        ) from None
 
 
 def _pack(

@@ -59,6 +59,17 @@ class Ranks:
                 ) from None
         return tensor
 
+    def gathered(self, tensor: Tensor, dim: int) -> Tensor:
+        """The tensors of all ranks behind each other along one dimension, in which alone they may
+        differ in length."""
+        lengths = torch.zeros(self.world, dtype=torch.int64)
+        lengths[self.rank] = tensor.shape[dim]
+        before = self.sum(lengths).cumsum(0) - lengths
+        shape = [*tensor.shape[:dim], int(lengths.sum()), *tensor.shape[dim + 1 :]]
+        everybody = tensor.new_zeros(shape)
+        everybody.narrow(dim, int(before[self.rank]), tensor.shape[dim]).copy_(tensor)
+        return self.sum(everybody)
+
     def wait(self) -> None:
         """Return when every rank has come here."""
         self.sum(torch.zeros(1))
@@ -91,10 +102,17 @@ def best_device(asked: str = "auto") -> torch.device:
     EngineError
         If several ranks would have to share a GPU.
     """
-    if asked != "auto":
-        return torch.device(asked)
     if not torch.cuda.is_available():
-        return torch.device("cpu")
+        return torch.device("cpu" if asked == "auto" else asked)
+    if asked not in ("auto", "cuda"):
+        device = torch.device(asked)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE", "1"))
+        if device.type == "cuda" and here > 1:
+            raise EngineError(
+                f"every training rank of a machine needs a GPU of its own; found {here} ranks and "
+                f'device = "{asked}"; set device = "cuda"'
+            )
+        return device
     mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if mine >= there:
         raise EngineError(

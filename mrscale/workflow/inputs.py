@@ -17,10 +17,11 @@ from mrscale.stream.engine import MEMORY_LIMIT, readers
 from mrscale.stream.loader import Loader
 from mrscale.stream.reduce import map_blocks
 from mrscale.train.dosages import DosageSource, ResidentDosages
+from mrscale.train.memory import memory_suffices
 from mrscale.train.ranks import best_device
 
 RESIDENT_SHARE = 0.25
-"""Of the memory of the machine or of a GPU, that dosages of all training processes on it may
+"""Of the memory of the machine and of a GPU, that dosages of all training processes on it may
 take."""
 Place = Literal["scores in memory", "dosages in memory", "dosages streamed"]
 
@@ -63,11 +64,14 @@ def _fit_in_memory(study: Study, store: GenotypeStore) -> bool:
     bytes_of_all = store.num_samples * store.num_variants * np.dtype(store.dosage_dtype).itemsize
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return bytes_of_all <= RESIDENT_SHARE * free
+        if bytes_of_all > RESIDENT_SHARE * free:
+            return False
+    # those of a GPU come through the memory of the machine
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", study.encoder.ranks))
     return bytes_of_all * processes <= RESIDENT_SHARE * MEMORY_LIMIT
 
 
+@memory_suffices()
 def _loaded(study: Study, store: GenotypeStore) -> ResidentDosages:
     """Everybody's dosages."""
     dosage = np.empty((store.num_samples, store.num_variants), dtype=store.dosage_dtype)

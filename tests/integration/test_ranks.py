@@ -12,6 +12,7 @@ import torch
 
 from mrscale.config import parse_study
 from mrscale.train import checkpoint
+from mrscale.train.encoder import Encoder
 from mrscale.workflow.training import train
 
 JOBS = Path(__file__).with_name("rank_jobs.py")
@@ -155,3 +156,18 @@ def test_two_ranks_train_the_encoder_of_one(small_store, tmp_path):
     # agree to 1e-10), and where a gradient is all rounding Adam makes a whole step of it.
     assert two["history"][0][1:] == pytest.approx(one["history"][0][1:], rel=1e-4)
     assert two["restarts"] == pytest.approx(one["restarts"], rel=1e-3)
+
+
+def test_two_ranks_know_the_remainder_of_all_who_judge(small_store, tmp_path):
+    settings = {"methods": ["kernel"], "first_layer": "trained", "factors": 3, "latent_dim": 1}
+    found = []
+    for ranks in (1, 2):
+        run = tmp_path / str(ranks)
+        encoder = {**settings, "steps": 10, "restarts": 1, "batch_size": 61, "ranks": ranks}
+        raw = {"store": str(small_store), "run": str(run), "folds": 2, "encoder": encoder}
+        found.append(Encoder.load(train(parse_study(raw), quiet=True).encoder("kernel", 0)))
+    one, two = found
+    # steps round differently; the judges of one rank alone would be off by hundredths
+    assert two.remainder_mean == pytest.approx(one.remainder_mean, abs=2e-3)
+    assert two.remainder_sd == pytest.approx(one.remainder_sd, rel=2e-3)
+    assert two.remainder_sd.tolist() != one.remainder_sd.tolist(), "two ranks round differently"

@@ -316,9 +316,3 @@ def test_every_look_is_measured_once_though_training_was_stopped(tmp_path):
     assert [r["chunks_read"] for r in records] == [0, 5, 5]
     assert all(0 <= r["input_wait_share"] <= 1 and r["seconds"] > 0 for r in records)
     assert all(r["parts"]["log_likelihood"] == r["held_out"] for r in records)
-
-
-def test_a_gpu_that_is_too_small_names_what_to_lower():
-    too_much = torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(EngineError, match=r"lower \[encoder\] batch_size or restarts"):
-        train(new_flow(), lambda start: raised(too_much))

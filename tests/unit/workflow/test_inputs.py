@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 import zarr
 
-from mrscale.errors import StoreError
+from mrscale.errors import EngineError, StoreError
 from mrscale.store.reader import open_store
 from mrscale.train import checkpoint
 from mrscale.train.encoder import Encoder, Prepared
@@ -152,6 +152,30 @@ def test_ranks_of_a_machine_share_its_memory(small_store, monkeypatch):
     assert trained_on(two) == {"kernel": "dosages streamed"}
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert trained_on(one) == {"kernel": "dosages streamed"}
+
+
+def test_dosages_for_a_gpu_come_through_the_memory_of_the_machine(small_store, monkeypatch):
+    asked = study(small_store, "run", **KERNEL)
+    gpu = torch.device("cuda:0")
+    monkeypatch.setattr("mrscale.workflow.inputs.best_device", lambda asked: gpu)
+    for free, limit, place in [
+        (4 * 900 * 30, 4 * 900 * 30, "dosages in memory"),
+        (4 * 900 * 30 - 1, 4 * 900 * 30, "dosages streamed"),
+        (4 * 900 * 30, 4 * 900 * 30 - 1, "dosages streamed"),
+    ]:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**40))
+        monkeypatch.setattr("mrscale.workflow.inputs.MEMORY_LIMIT", limit)
+        assert trained_on(asked) == {"kernel": place}
+
+
+def test_dosages_that_overfill_a_gpu_end_with_what_to_do(small_store, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("mrscale.workflow.inputs.ResidentDosages", full)
+    asked = study(small_store, tmp_path / "run", **KERNEL, input="resident")
+    with pytest.raises(EngineError, match='input = "streamed"'):
+        train(asked, quiet=True)
 
 
 def test_a_chunk_damaged_during_training_stops_it_and_is_no_loss_once_mended(damaged, tmp_path):

@@ -312,7 +312,24 @@ def test_ranks_do_not_share_a_gpu(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(EngineError, match="a GPU of its own; found 1 GPUs and a rank number 2"):
         best_device()
+    with pytest.raises(EngineError, match="a GPU of its own; found 1 GPUs and a rank number 2"):
+        best_device("cuda")
     assert best_device("cpu").type == "cpu"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(EngineError, match='found 2 ranks and device = "cuda:0"'):
+        best_device("cuda:0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert best_device("cuda:0") == torch.device("cuda:0")
+
+
+def test_ranks_that_are_asked_for_a_gpu_take_their_own(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert best_device() == best_device("cuda") == torch.device("cuda:3")
+    assert taken == [torch.device("cuda:3")] * 2
 
 
 def test_a_rank_whose_leader_gives_no_sign_of_life_says_so(small_store, tmp_path, monkeypatch):
