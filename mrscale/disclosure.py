@@ -194,10 +194,17 @@ def allele_frequency(frequency: float, num_people: int) -> float:
     frequency : float
         Of either allele, in a group of people.
     num_people : int
-        People of the group; ``2 * num_people * frequency`` is a count of alleles, and at most as
-        many people carry the rarer one.
+        People of the group whose alleles are known; ``2 * num_people * frequency`` is a count of
+        alleles, and at most as many people carry the rarer one.
+
+    Returns
+    -------
+    float
+        Rounded to so few decimal places that it could as well be a frequency in a group that is
+        smaller or larger by a small count: of which alleles are not known must not follow.
     """
     rarer = min(frequency, 1 - frequency)
     if math.isnan(frequency) or is_small(num_people) or is_small(round(2 * num_people * rarer)):
         return math.nan
-    return frequency
+    fewest = 2 * (num_people - _active.limit)
+    return round(frequency, len(str(fewest)) - 1) if fewest >= 10 else math.nan

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from mrscale.disclosure import AtMost, bounded, is_small, policy, show_count, total_of
 from mrscale.results import PairResult, StudyResult
+from mrscale.results.pair import ROBUSTNESS
 
 Published = dict[str, list[int]]
 """Exact counts that readers know: of everybody (key ``""``) and of each environment (its name)."""
@@ -33,7 +34,8 @@ def disclose(result: StudyResult, published: Published | None = None) -> StudyRe
     -------
     StudyResult
         Counts of people that may not leave, or from which one could be derived, are
-        :class:`~mrscale.disclosure.AtMost`. Estimates are unchanged. ``encoders`` and
+        :class:`~mrscale.disclosure.AtMost`, and robustness values of such people NaN. Estimates
+        are unchanged. ``encoders`` and
         ``provenance`` are taken to hold no counts of people.
     """
     known = {} if published is None else published
@@ -82,9 +84,17 @@ def _disclose_pair(
     estimates = tuple(replace(e, num_obs=whole(e.num_obs)) for e in pair.estimates)
     if not isinstance(total_of(inside, used), AtMost):
         everyone.append(used)  # readers can add the cells up
+    sensitivity = pair.sensitivity
+    if any(isinstance(e.num_obs, AtMost) for e in estimates):
+        # two of them have the degrees of freedom between them
+        sensitivity = tuple(
+            replace(one, value=math.nan) if one.name.startswith(ROBUSTNESS) else one
+            for one in sensitivity
+        )
     return replace(
         pair,
         estimates=estimates,
+        sensitivity=sensitivity,
         per_environment=tuple(
             replace(e, num_obs=cell) for e, cell in zip(pair.per_environment, inside, strict=True)
         ),

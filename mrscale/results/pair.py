@@ -21,6 +21,9 @@ Trust = Literal["green", "amber", "red"]
 RIVAL = "tsls_pc"
 """Key of 2SLS adjusted for principal components and environments, which learned estimates are
 compared with."""
+ROBUSTNESS = "robustness value"
+"""How the names of the sensitivities begin that are made of a t statistic and its degrees of
+freedom."""
 MOST_INSTRUMENTS = 500
 """Of a pair, or left out of all, so many variants are listed in its result."""
 

@@ -206,12 +206,19 @@ def _study_result(
             "command": "mrscale run study.toml",
             "seed": study.seed,
             "store": store.digest,
-            "extraction": manifest["provenance"]["settings"],
+            "extraction": without_sql(manifest["provenance"]["settings"]),
             "encoder": settings_of(study),
             "estimate": identity,
             "software": software_versions(),
         },
     )
+
+
+def without_sql(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an extraction with a digest of the query, whose text may name people."""
+    if "query" not in settings:
+        return settings
+    return settings | {"query": settings["query"] | {"sql": digest(settings["query"]["sql"])}}
 
 
 def _encoder_story(trained: list[Encoder]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mrscale.results import PairResult, Sensitivity
+from mrscale.results.pair import ROBUSTNESS
 from mrscale.stats.misfit import R2_LIMIT
 from mrscale.stats.reduced import Reduced
 from mrscale.stats.sensitivity import fitted_instrument, iv_robustness, leakage_to_explain
@@ -65,12 +66,12 @@ def _robustness(headline: Fitted) -> list[Sensitivity]:
     )
     return [
         _row(
-            "robustness value, estimate",
+            f"{ROBUSTNESS}, estimate",
             min(one.estimate for one in found),
             meaning.format("the estimate"),
         ),
         _row(
-            "robustness value, interval",
+            f"{ROBUSTNESS}, interval",
             min(one.interval for one in found),
             meaning.format("an end of the 95 % interval of one encoder"),
         ),

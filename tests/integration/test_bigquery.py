@@ -15,6 +15,7 @@ import pytest
 
 from mrscale.config import parse_study
 from mrscale.errors import EngineError, InputError
+from mrscale.workflow.estimating import without_sql
 from mrscale.workflow.querying import query
 from pipelines import identity, tables
 
@@ -100,7 +101,12 @@ def test_rows_are_kept_with_the_query_that_made_them(environ, tmp_path):
     assert told["sql"] == SQL.strip()
     assert told["dataset"] == "test-project.cdr"
     study = parse_study({"people": {"phenotypes": str(out)}})
-    assert identity.settings(study, [])["query"] == told
+    settings = identity.settings(study, [])
+    assert settings["query"] == told
+    published = without_sql(settings)
+    assert published["query"].keys() == told.keys()
+    assert SQL.strip() not in str(published), "a query may name people"
+    assert {**published, "query": told} == settings
     assert tables.made_by(written(tmp_path)) is None
 
 

@@ -86,9 +86,21 @@ def test_a_frequency_that_is_a_small_count_of_alleles_is_not_shown():
     assert allele_frequency(0.25, 1000) == 0.25
     assert math.isnan(allele_frequency(20 / 2000, 1000))
     assert math.isnan(allele_frequency(1 - 20 / 2000, 1000))
-    assert allele_frequency(21 / 2000, 1000) == 21 / 2000
+    assert allele_frequency(21 / 2000, 1000) == 0.011
     assert math.isnan(allele_frequency(0.5, 20))
+    assert math.isnan(allele_frequency(0.5, 24))
     assert allele_frequency(0.0, 1000) == 0
+
+
+@pytest.mark.parametrize("num_people", [25, 69, 70, 300, 519, 520, 900, 5021, 20_000])
+def test_a_frequency_does_not_tell_how_many_people_it_is_of(num_people):
+    counts = range(21, 2 * num_people - 20, max(1, num_people // 40))
+    shown = [allele_frequency(count / (2 * num_people), num_people) for count in counts]
+    step = 10.0 ** -max(len(repr(one).partition(".")[2]) for one in shown)
+    for one in shown:
+        for others in range(num_people - 20, num_people + 21):
+            nearest = round(2 * others * one) / (2 * others)
+            assert abs(nearest - one) <= step / 2 + 1e-12
 
 
 def test_the_limit_may_be_raised_and_is_then_everybodys():

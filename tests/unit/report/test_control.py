@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from hypothesis import given, settings
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from mrscale.disclosure import AtMost, export_count, show_count
 from mrscale.report import control
-from mrscale.results import Estimate, PairResult, StudyResult
+from mrscale.results import Estimate, PairResult, Sensitivity, StudyResult
+from mrscale.results.pair import ROBUSTNESS
 
 
 def _study(counts: list[int], used: list[int]) -> StudyResult:
@@ -52,6 +54,18 @@ def test_a_small_step_of_the_funnel_is_not_derivable() -> None:
     people = {"in the genotypes": 905, "no phenotype": 5, "kept": 900}
     shown = control.disclose(replace(_study([500, 400], [500, 400]), people=people))
     assert [show_count(n) for n in shown.people.values()] == ["<=920", "<=20", "900"]
+
+
+def test_robustness_values_that_tell_the_degrees_of_freedom_are_hidden_with_the_people() -> None:
+    rows = tuple(
+        Sensitivity(name, 0.1, math.nan, math.nan, "")
+        for name in (f"{ROBUSTNESS}, estimate", f"{ROBUSTNESS}, interval", "leakage")
+    )
+    for used, hidden in ([[500, 400], False], [[500, 393], True]):
+        exact = _study([500, 400], used)
+        exact = replace(exact, pairs=(replace(exact.pairs[0], sensitivity=rows),))
+        shown = control.disclose(exact).pairs[0].sensitivity
+        assert [math.isnan(one.value) for one in shown] == [hidden, hidden, False]
 
 
 cells = st.lists(
