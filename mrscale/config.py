@@ -5,14 +5,23 @@ Each section is a pydantic model; unknown keys are refused with the nearest vali
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mrscale.disclosure import Policy, PolicyName
 from mrscale.errors import InputError
@@ -198,7 +207,7 @@ class Encoder(Section):
     memory, which takes 4 bytes for each person and factor, or the store's size where the first
     layer is trained. Auto: resident, but for dosages that would take over a quarter of the memory
     of the machine or the GPU."""
-    prefetch_mib: float = Field(default=512, gt=0)
+    prefetch_mib: float = Field(default=512, gt=0, allow_inf_nan=False)
     """Bound on the decoded chunks that each training process holds while it streams, in MiB, where
     those of one batch are not more."""
     device: str = "auto"
@@ -242,17 +251,17 @@ class Study(Section):
 
     name: str = "study"
     """Title of the report."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Everything random derives from it."""
     run: str = "run"
-    """The run folder."""
+    """The run folder, on a disk of this machine."""
     store: str | None = None
     """Genotype store; by default ``store.zarr`` in the run folder."""
     folds: int = Field(default=4, ge=2, le=100)
     """Disjoint blocks of people; an encoder is trained on each and applied to the others."""
     scheduler: str | None = None
     """Address of a Dask scheduler; by default threads of this process."""
-    memory_gib: float | None = Field(default=None, gt=0)
+    memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """What blocks of people may take while encoders are prepared and applied and effects estimated:
     as many threads of this machine work at once as fit. The moments of all variants come on top. On
     a cluster the threads of its workers count."""
@@ -264,6 +273,16 @@ class Study(Section):
     encoder: Encoder = Encoder()
     disclosure: Disclosure = Disclosure()
     simulation: Simulation | None = None
+
+    @field_validator("run")
+    @classmethod
+    def _on_a_disk(cls, run: str) -> str:
+        if "://" in run:
+            raise ValueError(
+                "must be a folder on a disk of this machine; a store may be a URL, and a finished "
+                "run folder can be copied to one"
+            )
+        return run
 
     @property
     def store_path(self) -> str:
@@ -337,9 +356,10 @@ def as_study(study: StudyLike) -> Study:
 def parse_study(raw: dict[str, Any]) -> Study:
     """Check a study given as nested dictionaries; raises InputError with one clear sentence."""
     try:
-        return Study.model_validate(raw)
+        study = Study.model_validate(raw)
     except ValidationError as error:
         raise InputError(explain(error, Study)) from None
+    return _placed(study, os.path.expanduser)
 
 
 _PATHS = {
@@ -355,9 +375,11 @@ _PATHS = {
 
 def _anchored(study: Study, folder: Path) -> Study:
     """The same study with relative local paths made absolute from the study file's folder."""
+    return _placed(study, lambda path: path if "://" in path else str(folder / path))
 
-    def place(path: str) -> str:
-        return path if "://" in path else str(folder / path)
+
+def _placed(study: Study, place: Callable[[str], str]) -> Study:
+    """The same study with every path and URL in another place."""
 
     def anchor(section: Section, names: tuple[str, ...]) -> dict[str, Any]:
         values = {name: getattr(section, name) for name in names}

@@ -28,6 +28,8 @@ class StudyResult:
 
     Attributes
     ----------
+    pairs : tuple of PairResult
+        Those that allow an estimate, at least one.
     environments : dict
         People per environment.
     missing_rate : float
@@ -44,6 +46,8 @@ class StudyResult:
         Per method: latent dimension, factors, held-out likelihood per fold, and so on.
     provenance : dict
         Digests of the inputs, versions, seed, command; no paths and no times.
+    not_estimated : dict
+        Of every other pair (``"ldl on chd"``), why it allows no estimate.
     """
 
     name: str
@@ -58,6 +62,7 @@ class StudyResult:
     people: dict[str, int] = field(default_factory=dict)
     encoders: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    not_estimated: dict[str, str] = field(default_factory=dict)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per exposure, outcome and estimator; see :meth:`PairResult.to_dataframe`."""
@@ -76,6 +81,7 @@ class StudyResult:
             lines += [f"   Why: {reason}" for reason in pair.reasons]
             if pair.truth is not None:
                 lines.append(f"   {'Truth (simulated)':<44} {pair.truth: .3f}")
+        lines += [f"{pair}: no estimate: {why}" for pair, why in self.not_estimated.items()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -85,8 +85,8 @@ def append(
     Raises
     ------
     InputError
-        If no id matches, an id or a name comes twice, the store has a trait of that name, or the
-        store cannot be written.
+        If no id matches, an id or a name comes twice, the store has a trait of that name, values
+        do not have a row for each id and a column for each name, or the store cannot be written.
     StoreError
         If there is no finished store.
 
@@ -102,9 +102,11 @@ def append(
     (['exposure', 'minutes'], 0)
     """
     store = open_store(path)
+    ids = np.asarray(sample_id).astype(object).astype(str)
+    _require_tables(values, len(ids))
     names = {kind: tuple(values[kind][0]) for kind in TRAITS if kind in values}
     _require_traits(names)
-    row_N = _rows(store.array("sample_id"), np.asarray(sample_id).astype(object).astype(str))
+    row_N = _rows(store.array("sample_id"), ids)
     arrays = _arrays(row_N, values)
     digests = {name: zarrs.digest_of(value) for name, value in arrays.items()}
     entry: dict[str, Any] = {
@@ -174,12 +176,29 @@ def _write(path: str | Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> N
         zarrs.consolidate(group, arrays)
 
 
+def _require_tables(values: Columns, num_people: int) -> None:
+    """Refuse values that would be taken for those of other people or traits."""
+    if unknown := sorted(values.keys() - TRAITS.keys()):
+        raise InputError(
+            f"values are appended for {', '.join(TRAITS)}; found {unknown[0]!r}; correct its name"
+        )
+    for kind, (names, table) in values.items():
+        if isinstance(names, str):
+            raise InputError(f"names of the {kind} must be a list; found {names!r}; put it in [ ]")
+        if (found := np.shape(table)) != (num_people, len(names)):
+            where = "rows" if len(found) == 2 and found[1] == len(names) else "columns"
+            raise InputError(
+                f"values of the {kind} must have a row for each id and a column for each name "
+                f"({len(names)}); found other {where}; give the ids of these rows, in their order"
+            )
+
+
 def _require_traits(names: Mapping[str, tuple[str, ...]]) -> None:
     if not any(names.values()):
         raise InputError("give at least one exposure, outcome or covariate to append")
-    for kind, given in names.items():
-        if len(set(given)) < len(given):
-            raise InputError(f"each {kind} can be given once; one is given twice")
+    every = [name for given in names.values() for name in given]
+    if len(set(every)) < len(every):
+        raise InputError("each name can be given once, as one kind of trait; one is given twice")
 
 
 def _is_in(store: GenotypeStore, entry: Mapping[str, Any]) -> bool:
@@ -187,9 +206,9 @@ def _is_in(store: GenotypeStore, entry: Mapping[str, Any]) -> bool:
 
 
 def _require_new(store: GenotypeStore, names: Mapping[str, tuple[str, ...]]) -> None:
-    for kind, given in names.items():
-        taken = sorted(set(given) & set(store.array(TRAITS[kind]).tolist()))
-        if taken:
+    given = {name for names_of_kind in names.values() for name in names_of_kind}
+    for kind, plural in TRAITS.items():
+        if taken := sorted(given & set(store.array(plural).tolist())):
             raise InputError(
                 f"the store has the {kind} {taken[0]!r} already, with other values; nothing was "
                 "changed; rename the column and append it under the new name"

@@ -70,9 +70,9 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     Raises
     ------
     InputError
-        If there are as many instruments as people, or a trait does not allow an estimate.
+        If there are as many instruments as people, or no pair of traits allows an estimate.
     RunError
-        If encoders are trained for these settings, but not applied.
+        If there are encoders, but of other settings, not trained to the end, or not applied.
     """
     clock = Clock()
     store = open_store(study.store_path)
@@ -97,7 +97,8 @@ def _estimate_in(
     drop = study.genotypes.missing == "drop"
     latents = Latents.open(folder.latents, methods) if encoders else Latents({}, ())
     exposures, outcomes = store.names("exposures"), store.names("outcomes")
-    pairs = []
+    pairs: list[PairResult] = []
+    refused: dict[str, str] = {}
     with (
         study_engine(study, store) as client,
         bar("Estimating", 1 + 2 * len(exposures) * len(outcomes), quiet=quiet) as progress,
@@ -106,8 +107,16 @@ def _estimate_in(
         for x in range(len(exposures)):
             for y in range(len(outcomes)):
                 data = PairData(store, fill, drop, x, y, latents, oracle)
-                pairs.append(estimate_pair(client, data, checks, truth=effect, progress=progress))
-    exact = _study_result(study, store, pairs, encoders, checks, identity)
+                try:
+                    pair = estimate_pair(client, data, checks, truth=effect, progress=progress)
+                except InputError as error:
+                    refused[f"{exposures[x]} on {outcomes[y]}"] = str(error)
+                else:
+                    pairs.append(pair)
+    if not pairs:
+        pair_name, why = next(iter(refused.items()))
+        raise InputError(f"no pair of exposure and outcome allows an estimate; {pair_name}: {why}")
+    exact = _study_result(study, store, pairs, refused, encoders, checks, identity)
     result = _disclosed(exact, study, folder)
     write_report(result, folder.path, clock=folder.clocks() | {"estimate": clock.record()})
     folder.finish("estimate", identity, clock)
@@ -115,9 +124,15 @@ def _estimate_in(
 
 
 def _finished_encoders(study: Study, store: GenotypeStore, folder: RunFolder) -> Encoders:
-    trained = training_digest(study, store)
-    if not study.encoder.methods or folder.done("train") != trained:
+    if not study.encoder.methods or not folder.has_encoders:
         return {}
+    trained = training_digest(study, store)
+    if folder.done("train") != trained:
+        raise RunError(
+            f"the encoders in {folder.path} are those of other settings, or not trained to the "
+            "end, and results without them would be others; run first: mrscale train study.toml, "
+            "or, for the other estimators alone, set methods = [] in [encoder]"
+        )
     if folder.done("encode") != encoding_digest(trained):
         raise RunError(
             f"the encoders of these settings are trained, but {folder.path} has no latents of "
@@ -182,6 +197,7 @@ def _study_result(
     study: Study,
     store: GenotypeStore,
     pairs: list[PairResult],
+    refused: dict[str, str],
     encoders: Encoders,
     checks: dict[str, LatentCheck],
     identity: str,
@@ -211,6 +227,7 @@ def _study_result(
             "estimate": identity,
             "software": software_versions(),
         },
+        not_estimated=refused,
     )
 
 

@@ -20,6 +20,7 @@ from mrscale.store.reader import GenotypeStore
 from mrscale.stream.engine import Client
 from mrscale.stream.products import mean_dosage
 from mrscale.workflow.designs import GENOTYPE, PairData
+from mrscale.workflow.encoding import encoding_digest
 from mrscale.workflow.fitting import (
     fit,
     fit_within,
@@ -59,14 +60,17 @@ def latent_estimates(
     InputError
         If several exposures are named.
     RunError
-        If the run has no latents, or those of another store.
+        If the run has no latents of its encoders, or those of another store, or if they are made
+        again meanwhile.
     """
     if len(exposures) != 1:
         raise InputError(
             "latent instruments take one exposure at a time; found "
             f"{len(exposures)}; estimate them one by one, or use instruments='genotype'"
         )
-    latents = _latents(store, Path(run))
+    folder = RunFolder(Path(run))
+    latents = _latents(store, folder)
+    made = folder.clocks().get("encode")
     data = PairData(
         store=store,
         fill=mean_dosage(store),
@@ -89,6 +93,11 @@ def latent_estimates(
         found = fit_within(moments, controlled, range(len(data.fill)))
         within = [one for one in found if may_be_shown(one, moments, sizes)]
     fitted, _ = with_errors(client, cuts, data, [*everybody, *within], progress=progress)
+    if folder.clocks().get("encode") != made:
+        raise RunError(
+            f"the latents in {run} were made again while they were read; when that has ended, run "
+            "the same command again"
+        )
     table = [one.result(count, label=one.estimator.key) for one in fitted[: len(everybody)]]
     people = {code: found.count for (frame, code), found in moments.items() if frame == GENOTYPE}
     names = store.names("environments")
@@ -114,13 +123,14 @@ def _rows(estimates: Sequence[Estimate], exposure: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=fields).assign(exposure=exposure)[list(ESTIMATES)]
 
 
-def _latents(store: GenotypeStore, run: Path) -> Latents:
-    folder = RunFolder(run)
-    marker = folder.path / MARKER
-    if not folder.done("encode") or not marker.is_file():
+def _latents(store: GenotypeStore, folder: RunFolder) -> Latents:
+    run, marker = folder.path, folder.path / MARKER
+    trained = folder.done("train")
+    applied = trained and folder.done("encode") == encoding_digest(trained)
+    if not applied or not marker.is_file():
         raise RunError(
             f"{run} must be a run folder whose encoders are trained and applied; found no latents "
-            "in it; run mrscale train and mrscale encode first"
+            "of its encoders in it; run mrscale train and mrscale encode first"
         )
     if json.loads(marker.read_text()).get("genotypes") != store.genotype_digest:
         raise RunError(

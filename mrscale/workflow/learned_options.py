@@ -40,7 +40,7 @@ class LearnOptions:
         for name, least in (("latent_dim", 1), ("factors", 2), ("steps", 1), ("batch_size", 2)):
             require_whole(name, getattr(self, name), least, auto=True)
         require_whole("restarts", self.restarts, 1)
-        require_whole("seed", self.seed, 0)
+        require_whole("seed", self.seed, 0, most=2**63 - 1)
         require_device(self.device)
 
     @property

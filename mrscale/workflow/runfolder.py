@@ -131,6 +131,11 @@ class RunFolder:
         """The page for people."""
         return self.path / "report.html"
 
+    @property
+    def has_encoders(self) -> bool:
+        """Whether a training has begun."""
+        return (self.path / "encoders").is_dir()
+
     def done(self, stage: str) -> str | None:
         """Digest of what a finished stage was made from; None if it is not finished, or if what it
         made was removed."""

@@ -181,8 +181,10 @@ def in_words(run: str | Path) -> dict[str, list[str]]:
             "estimates, or run first: mrscale run study.toml"
         )
     told = {}
-    for pair in load_result(folder.result).pairs:
+    result = load_result(folder.result)
+    for pair in result.pairs:
         lines = [words.answer(pair), words.caveat(pair), words.comparison(pair)]
         lines += [f"Trust in the learned instruments: {pair.trust}.", *pair.reasons]
         told[f"{pair.exposure} on {pair.outcome}"] = lines
+    told |= {pair: [f"No estimate: {why}."] for pair, why in result.not_estimated.items()}
     return told

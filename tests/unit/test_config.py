@@ -58,6 +58,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(tmp_path, text, me
         ("[encoder]\nlatent_dim = 0", r"'latent_dim' in \[encoder\] .*'auto' or greater than"),
         ("genotypes = 'a.vcf'", r"'genotypes' in the study file: Input should be a section"),
         ("[simulation]", r"\[simulation\] of the study file needs the key 'truth'"),
+        ("memory_gib = inf", r"'memory_gib' in the study file: Input should be a finite number"),
+        ("[encoder]\nprefetch_mib = nan", r"'prefetch_mib' in \[encoder\] .* finite number"),
+        ("seed = 9223372036854775808", r"'seed' in the study file: .*less than"),
+        ("run = 'gs://b/run'", r"'run' in the study file: must be a folder on a disk of this"),
         (
             "[genotypes]\nvcf = 'a'\nmt = 'b'",
             r"^\[genotypes\] of the study file: give one of vcf, .*not vcf and mt$",
@@ -164,3 +168,14 @@ def test_a_column_has_one_role():
 
 def test_one_exposure_may_be_given_without_brackets():
     assert parse_study({"traits": {"exposure": "bmi"}}).traits.exposure == ("bmi",)
+
+
+def test_a_home_folder_is_found_in_files_and_mappings(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    text = "run = '~/run'\n[genotypes]\nvcf = ['~/a.vcf.gz', 'b~/c.vcf.gz']\n"
+    from_file = load_study(write(tmp_path, text))
+    assert from_file.run == "/home/someone/run"
+    assert from_file.genotypes.vcf == ("/home/someone/a.vcf.gz", f"{tmp_path}/b~/c.vcf.gz")
+    given = parse_study({"store": "~/s.zarr", "people": {"phenotypes": "gs://b/~/p.tsv"}})
+    assert (given.run, given.store) == ("run", "/home/someone/s.zarr")
+    assert given.people.phenotypes == "gs://b/~/p.tsv"

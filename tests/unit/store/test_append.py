@@ -103,8 +103,9 @@ def test_a_name_that_is_taken_is_refused(place, values, traits):
     append(place, values["sample_id"], traits)
     files = places.files(place)
     for name in ("bmi", "exposures-0"):
-        with pytest.raises(InputError, match=f"the store has the exposure '{name}' already"):
-            append(place, values["sample_id"], {"exposure": ([name], np.zeros((150, 1)))})
+        for kind in ("exposure", "outcome"):
+            with pytest.raises(InputError, match=f"the store has the exposure '{name}' already"):
+                append(place, values["sample_id"], {kind: ([name], np.zeros((150, 1)))})
     assert places.files(place) == files
 
 
@@ -144,7 +145,25 @@ def test_a_killed_append_is_invisible_and_can_be_repeated(place, values, traits,
         ([], {"exposure": (["x"], np.zeros((0, 1)))}, r"no id of the table \(0 people\)"),
         (["sample_id-0"], {"exposure": ([], np.zeros((1, 0)))}, "give at least one exposure"),
         (["sample_id-0"], {"outcome": (["x", "x"], np.zeros((1, 2)))}, "one is given twice"),
+        (
+            ["sample_id-0"],
+            {"outcome": (["x"], np.zeros((1, 1))), "covariate": (["x"], np.zeros((1, 1)))},
+            "one is given twice",
+        ),
         (["sample_id-0"], {"outcome": (["x"], np.full((1, 1), np.inf))}, "has infinite values"),
+        (
+            ["sample_id-0"],
+            {"outcome": (["x"], np.zeros((2, 1)))},
+            r"\(1\); found other rows",
+        ),
+        (["sample_id-0"], {"outcome": (["x"], np.zeros(1))}, "found other columns"),
+        (
+            ["sample_id-0"],
+            {"outcome": (["x", "y"], np.zeros((1, 1)))},
+            r"\(2\); found other columns",
+        ),
+        (["sample_id-0"], {"outcome": ("x", np.zeros((1, 1)))}, "must be a list; found 'x'"),
+        (["sample_id-0"], {"outcomes": (["x"], np.zeros((1, 1)))}, "found 'outcomes'"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(store, ids, table, message):

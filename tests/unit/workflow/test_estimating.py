@@ -116,6 +116,43 @@ def test_encoders_that_are_trained_but_not_applied_are_not_left_out(small_store,
     assert estimate(asked, quiet=True) == learned
 
 
+def test_encoders_of_other_settings_are_not_left_out(small_store, tmp_path):
+    encoder = {"methods": ["linear"], "factors": 3, "latent_dim": 1}
+    asked = study(small_store, tmp_path, folds=2, encoder=encoder)
+    folder = train(asked, quiet=True)
+    encode(asked, quiet=True)
+    learned = estimate(asked, quiet=True)
+    before = written(tmp_path)
+    other = pytest.raises(RunError, match=r"those of other settings, .*; run first: mrscale train")
+    for change in ({"seed": 8}, {"encoder": encoder | {"factors": 4}}):
+        with other:
+            estimate(study(small_store, tmp_path, **{"folds": 2, "encoder": encoder} | change))
+    assert written(tmp_path) == before
+    plain = study(small_store, tmp_path, folds=2, encoder=encoder | {"methods": []})
+    assert not estimate(plain, quiet=True).encoders
+    assert estimate(asked, quiet=True) == learned
+    folder.reopen("train")
+    with other:
+        estimate(asked, quiet=True)
+
+
+def test_a_pair_without_an_estimate_is_told_of_beside_the_others(small_store, tmp_path):
+    store = tmp_path / "s.zarr"
+    shutil.copytree(small_store, store)
+    constant = {"exposure": (["flat"], np.full((900, 1), 1.7))}
+    mr.append(store, open_store(store).array("sample_id"), constant)
+    asked = study(store, tmp_path, encoder={"methods": []})
+    found = estimate(asked, quiet=True)
+    assert [pair.exposure for pair in found.pairs] == ["exposure"]
+    assert list(found.not_estimated) == ["flat on outcome"]
+    assert "exposure does not vary" in found.not_estimated["flat on outcome"]
+    assert "flat on outcome: no estimate: " in found.summary()
+    assert '<h2 id="refused-title">' in (tmp_path / "run" / "report.html").read_text()
+    told = mr.explain(tmp_path / "run")
+    assert list(told) == ["exposure on outcome", "flat on outcome"]
+    assert told["flat on outcome"][0].startswith("No estimate: the exposure does not vary")
+
+
 def test_results_that_were_removed_are_made_again(small_store, tmp_path):
     asked = study(small_store, tmp_path)
     first = estimate(asked, quiet=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -20,7 +21,9 @@ from mrscale.workflow.designs import PairData
 from mrscale.workflow.encoding import encode
 from mrscale.workflow.estimating import estimate
 from mrscale.workflow.fitting import fit_within, frame_moments, with_errors
+from mrscale.workflow.latent_fits import latent_estimates
 from mrscale.workflow.latents import Latents
+from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import train
 
 
@@ -109,8 +112,33 @@ def test_an_environment_of_nobody_keeps_its_row(small, run, tmp_path):
 
 def test_a_folder_without_latents_is_refused(small, tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(RunError, match="found no latents in it; run mrscale train"):
+        with pytest.raises(
+            RunError, match="found no latents of its encoders in it; run mrscale train"
+        ):
             mr.estimate(small, instruments="latent", run=folder)
+
+
+def test_latents_of_encoders_that_are_no_longer_there_are_refused(small, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    receipt = folder.path / "stages" / "train.json"
+    receipt.write_text(json.dumps({**json.loads(receipt.read_text()), "digest": "another"}))
+    with pytest.raises(RunError, match="found no latents of its encoders"):
+        mr.estimate(small, instruments="latent", run=folder.path)
+
+
+def test_latents_that_are_made_again_meanwhile_are_refused(small, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    receipt = tmp_path / "run" / "stages" / "encode.json"
+    told = json.loads(receipt.read_text())
+
+    def made_again(_):
+        receipt.write_text(json.dumps({**told, "run": {"started": "later"}}))
+
+    with pytest.raises(RunError, match="were made again while they were read"):
+        latent_estimates(
+            small, None, tmp_path / "run", ["exposure"], "outcome", [], None, made_again
+        )
 
 
 def test_latents_of_another_store_are_refused(small, run, changed_store):
