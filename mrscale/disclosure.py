@@ -93,6 +93,13 @@ def show_count(count: int) -> str:
     return f"<={_active.limit}" if is_small(count) else f"{count:,}"
 
 
+def vague(count: int) -> int:
+    """A count of people in hundreds, as a bound: where the exact one, beside others that readers
+    know, would tell a small one."""
+    hundreds = -(-count // 100) * 100
+    return AtMost(_active.limit if is_small(count) else hundreds) if count else 0
+
+
 def export_count(count: int) -> int | str:
     """A count of people as it may stand in a machine-readable file: an int or ``"<=20"``."""
     if isinstance(count, AtMost):

@@ -155,6 +155,10 @@ def estimate(
     is_study = study_or_store is not None and study_or_store.endswith(".toml")
     one_store = store if study_or_store is None and given else study_or_store
     if one_store and not is_study:
+        if seed is not None or (store and study_or_store):
+            raise InputError(
+                "--seed and --store are for a study file; found a genotype store; leave them out"
+            )
         _estimate_store(one_store, run, given, as_json, quiet)
         return
     if given:

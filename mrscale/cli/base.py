@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mrscale import __version__, places, stopping
-from mrscale.config import Study, load_study, parse_study
+from mrscale.config import SOURCES, Study, load_study, parse_study
 from mrscale.errors import InputError, MrscaleError
 
 app = typer.Typer(
@@ -120,6 +120,8 @@ def study_of(file: Path | None, **flags: Any) -> Study:
     base = load_study(file).model_dump() if file else {}
     for key, value in given.items():
         if isinstance(value, dict):
+            if key == "genotypes" and value:  # a source takes the place of that of the file
+                base[key] = {k: v for k, v in base.get(key, {}).items() if k not in SOURCES}
             base[key] = {**base.get(key, {}), **value}
         elif value is not None:
             base[key] = value
@@ -133,4 +135,8 @@ def study_of(file: Path | None, **flags: Any) -> Study:
 
 def show(summary: dict[str, Any], text: str, as_json: bool) -> None:
     """Print a summary, as JSON or as text."""
-    typer.echo(json.dumps(summary) if as_json else text)
+    if as_json:
+        from mrscale.report.export import plain
+
+        text = json.dumps(plain(summary), allow_nan=False)
+    typer.echo(text)

@@ -26,7 +26,7 @@ from mrscale.cli.base import (
     show,
     study_of,
 )
-from mrscale.disclosure import export_count, show_count
+from mrscale.disclosure import export_count, show_count, vague
 from mrscale.errors import InputError
 from mrscale.progress import bar
 
@@ -233,6 +233,11 @@ def append(
     """Add exposures, outcomes or covariates to a store without touching its genotypes."""
     from mrscale.workflow.appending import append as append_traits
 
+    if not (phenotypes or exposure or outcome or covariate):
+        raise InputError(
+            "say what to append to the store: a table (--phenotypes) and columns of it "
+            "(--exposure, --outcome, --covariate)"
+        )
     chosen = study_of(
         None,
         people={
@@ -250,8 +255,8 @@ def append(
         "digest": done.store.digest,
         "appended": done.names,
         "new": done.is_new,
-        "people_without_a_row": export_count(done.num_absent),
+        "people_without_a_row": export_count(vague(done.num_absent)),
     }
     did = f"Appended {', '.join(names)} to" if done.is_new else "Nothing to do: all this is in"
-    text = f"{did} {store}; people of the store without a row: {show_count(done.num_absent)}"
+    text = f"{did} {store}; people of the store without a row: {show_count(vague(done.num_absent))}"
     show(summary, text, as_json)

@@ -112,7 +112,7 @@ def plot_forest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = [
         Row(name, estimate, low, high, float(f), is_headline=bool(best))
         for name, (estimate, low, high), f, best in zip(
-            _row_names(table), ends.tolist(), strength, headline, strict=True
+            row_names(table), ends.tolist(), strength, headline, strict=True
         )
     ]
     widths = ends[:, 2] - ends[:, 1]
@@ -120,9 +120,11 @@ def plot_forest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return forest(rows, places=numbers.decimals(float(typical)), label="estimate", ax=ax)
 
 
-def _row_names(table: pd.DataFrame) -> list[str]:
+def row_names(table: pd.DataFrame) -> list[str]:
+    """What the rows of a table of estimates are called, one from another."""
     if "label" in table:
-        return [str(name) for name in table["label"]]
+        told = [c for c in ("exposure", "outcome") if c in table and table[c].nunique() > 1]
+        return [", ".join(map(str, parts)) for parts in table[[*told, "label"]].to_numpy()]
     columns = [name for name in ("variant", "method") if name in table]
     if not columns:
         return [str(name) for name in table.index]

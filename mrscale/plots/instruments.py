@@ -185,7 +185,7 @@ def plot_leave_one_out(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     names = table["variant"] if "variant" in table else table["label"]
     is_all = names == "all"
     labels = names.astype(str).where(is_all, "without " + names.astype(str))
-    ends = table[["estimate", "ci_lower", "ci_upper"]]
+    ends = table.filter(["exposure", "outcome", "estimate", "ci_lower", "ci_upper"])
     return plot_forest(ends.assign(label=labels, headline=is_all), ax)
 
 

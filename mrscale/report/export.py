@@ -32,7 +32,7 @@ def to_json(result: StudyResult) -> dict[str, Any]:
         The fields of :class:`~mrscale.results.StudyResult` and ``schema_version``. NaN is None,
         infinities are ``"inf"`` and ``"-inf"``, a suppressed count is text such as ``"<=20"``.
     """
-    return {"schema_version": SCHEMA_VERSION, **_plain(control.disclose(result))}
+    return {"schema_version": SCHEMA_VERSION, **plain(control.disclose(result))}
 
 
 def result_json(result: StudyResult) -> str:
@@ -96,15 +96,16 @@ def estimates_tsv(result: StudyResult) -> str:
     return str(table.to_csv(sep="\t", index=False, na_rep="NA", lineterminator="\n"))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Values of strict JSON: NaN is None, infinities are text, bounds of counts are, too."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, AtMost):
         return export_count(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -118,7 +119,7 @@ def _types(kind: type) -> dict[str, Any]:
 
 
 def _read(kind: Any, raw: Any) -> Any:
-    """The value of a type that :func:`_plain` wrote; raises where it cannot have written this."""
+    """The value of a type that :func:`plain` wrote; raises where it cannot have written this."""
     of = get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         read = {name: _read(_types(kind)[name], value) for name, value in raw.items()}

@@ -165,12 +165,13 @@ class CohortResult:
         >>> [text.get_text() for text in ax.get_yticklabels()]
         ['everybody', 'north', 'south', 'west']
         """
+        from mrscale.plots.forest import row_names
         from mrscale.plots.instruments import first_stage
 
         table = self.to_dataframe()
         table = table[table["group"].isin(["all", "environment"])]
         return first_stage(
-            pd.Series(table["first_stage_f"].to_numpy(float), table["label"]), WEAK_F, ax
+            pd.Series(table["first_stage_f"].to_numpy(float), row_names(table)), WEAK_F, ax
         )
 
     def plot_leave_one_out(self, ax: Axes | None = None) -> Axes:

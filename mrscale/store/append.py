@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrscale import places
-from mrscale.disclosure import show_count
+from mrscale.disclosure import show_count, vague
 from mrscale.errors import InputError
 from mrscale.provenance import digest
 from mrscale.store import arrays as zarrs
@@ -116,7 +116,7 @@ def append(
         "provenance": dict(provenance or {}),
     }
     num_absent = int((row_N < 0).sum())
-    logger.info("%s people of the store are not in the table", show_count(num_absent))
+    logger.info("%s people of the store are not in the table", show_count(vague(num_absent)))
     if not _is_in(store, entry):
         _require_new(store, names)
         _write(path, entry["name"], arrays)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mrscale import places
-from mrscale.disclosure import export_count, show_count
+from mrscale.disclosure import export_count, show_count, vague
 from mrscale.errors import EngineError, InputError, MissingExtraError
 from mrscale.store.schema import QUERY
 
@@ -43,15 +43,15 @@ class Queried:
     def summary(self) -> str:
         """One sentence."""
         return (
-            f"Wrote {self.path}: {show_count(self.rows)} rows of {', '.join(self.columns)}. Name "
-            "it as phenotypes in [people] of the study"
+            f"Wrote {self.path}: {show_count(vague(self.rows))} rows of "
+            f"{', '.join(self.columns)}. Name it as phenotypes in [people] of the study"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """For machines."""
         return {
             "path": self.path,
-            "rows": export_count(self.rows),
+            "rows": export_count(vague(self.rows)),
             "columns": list(self.columns),
         }
 
@@ -111,7 +111,10 @@ def query(
 def _text(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"there is no query at {path}; write the SQL into a file and name it")
-    text = path.read_text(encoding="utf-8").strip()
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} must be text in UTF-8; save it in this encoding") from None
     if not text:
         raise InputError(f"{path} must hold one SQL query and is empty")
     return text

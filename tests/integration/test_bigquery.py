@@ -131,6 +131,9 @@ def test_what_is_missing_is_asked_for(tmp_path):
         query(written(tmp_path), tmp_path / "p", environ={})
     with pytest.raises(InputError, match="there is no query at"):
         query(tmp_path / "none.sql", tmp_path / "p", environ={"GOOGLE_PROJECT": "x"})
+    (tmp_path / "latin.sql").write_bytes("SELECT 'café'".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin\.sql must be text in UTF-8"):
+        query(tmp_path / "latin.sql", tmp_path / "p", environ={"GOOGLE_PROJECT": "x"})
     with pytest.raises(InputError, match="must hold one SQL query and is empty"):
         query(written(tmp_path, " \n"), tmp_path / "p", environ={"GOOGLE_PROJECT": "x"})
 

@@ -20,6 +20,7 @@ from mrscale.disclosure import (
     parse_count,
     show_count,
     total_of,
+    vague,
 )
 from mrscale.errors import InputError
 
@@ -90,6 +91,16 @@ def test_a_frequency_that_is_a_small_count_of_alleles_is_not_shown():
     assert math.isnan(allele_frequency(0.5, 20))
     assert math.isnan(allele_frequency(0.5, 24))
     assert allele_frequency(0.0, 1000) == 0
+
+
+def test_a_count_beside_others_is_told_in_hundreds():
+    assert [show_count(vague(count)) for count in (0, 7, 21, 300, 301)] == [
+        "0",
+        "<=20",
+        "<=100",
+        "<=300",
+        "<=400",
+    ]
 
 
 @pytest.mark.parametrize("num_people", [25, 69, 70, 300, 519, 520, 900, 5021, 20_000])

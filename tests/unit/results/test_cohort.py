@@ -72,6 +72,19 @@ def test_a_summary_says_what_there_is(result):
     assert "Wu-Hausman: F(1, 893)" in text
 
 
+def test_figures_of_several_exposures_tell_them_apart(small_store, tmp_path):
+    path = tmp_path / "s.zarr"
+    shutil.copytree(small_store, path)
+    exposure = open_store(path).array("exposure")
+    noise = np.random.default_rng(0).normal(size=exposure.shape)
+    mr.append(path, open_store(path).array("sample_id"), {"exposure": (["bmi"], exposure + noise)})
+    found = mr.estimate(path, exposure=["exposure", "bmi"], by="environment")
+    for ax in (found.plot_forest(), found.plot_first_stage(), found.plot_leave_one_out()):
+        shown = [text.get_text() for text in ax.get_yticklabels() if text.get_text()]
+        assert len(shown) == len(set(shown)) >= 6
+        assert {name.partition(", ")[0] for name in shown} == {"exposure", "bmi"}
+
+
 def test_html_is_escaped():
     table = pd.DataFrame(
         [{"label": "<b>x</b>", "exposure": "x", "estimate": 1.0}], columns=list(ESTIMATES)

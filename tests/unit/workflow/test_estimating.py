@@ -148,7 +148,7 @@ def test_a_pair_without_an_estimate_is_told_of_beside_the_others(small_store, tm
     assert "exposure does not vary" in found.not_estimated["flat on outcome"]
     assert "flat on outcome: no estimate: " in found.summary()
     assert '<h2 id="refused-title">' in (tmp_path / "run" / "report.html").read_text()
-    told = mr.explain(tmp_path / "run")
+    told = in_words(tmp_path / "run")
     assert list(told) == ["exposure on outcome", "flat on outcome"]
     assert told["flat on outcome"][0].startswith("No estimate: the exposure does not vary")
 
