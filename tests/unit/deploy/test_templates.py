@@ -182,3 +182,40 @@ def test_pages_say_what_was_never_run_and_where_links_lead(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
     named = set(re.findall(r"deploy/[a-z]+/[\w./-]+\w", text))
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_dsub_is_asked_to_wait_and_its_job_writes_where_it_may(tmp_path: Path) -> None:
+    """The script with commands that only write down what they are asked, and then its job."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, does in {
+        "gsutil": "true",
+        "gcloud": "echo someone@project",
+        "dsub": 'printf "%s\\n" "$@"',
+        "mrscale": 'printf "%s\\n" "$@" && cat study.toml',
+    }.items():
+        (tools / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tools / name).chmod(0o755)
+    study = tmp_path / "ldl" / "study.toml"
+    study.parent.mkdir()
+    study.write_text('name = "LDL"\nrun = "run"\n')
+    place = {"PATH": f"{tools}:/usr/bin:/bin", "WORKSPACE_BUCKET": "gs://b", "GOOGLE_PROJECT": "p"}
+    asked = subprocess.run(
+        [DEPLOY / "batch" / "dsub.sh", "us-docker.pkg.dev/p/r/mrscale", study],
+        env=place, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    words, command = asked.split("--command\n")
+    assert {"--wait", "--retries", "--preemptible"} <= set(words.split())
+    assert "RUN=gs://b/mrscale/ldl/run" in words
+    machine = tmp_path / "machine"
+    for name in ("run", "tmp"):
+        (machine / name).mkdir(parents=True)
+    machine.chmod(0o555)
+    there = {"PATH": place["PATH"], "RUN": f"{machine}/run", "TMPDIR": f"{machine}/tmp"}
+    ran = subprocess.run(
+        ["bash", "-c", command], env=there | {"STUDY": str(study)}, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    given = f'run = "{machine}/run"\nname = "LDL"\n'
+    assert ran.stdout == "run\nstudy.toml\n--quiet\n" + given
+    assert (machine / "tmp" / "study.toml").read_text() == given
