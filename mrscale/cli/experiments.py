@@ -24,7 +24,9 @@ def experiment(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("experiments"),
     sets: Annotated[int, typer.Option(min=1, help="Data sets per design, seeds from 42.")] = 20,
-    people: Annotated[int, typer.Option(min=500, help="People in a data set.")] = 10_000,
+    people: Annotated[
+        int | None, typer.Option(min=500, help="People in a data set; 10,000 if left out.")
+    ] = None,
     genotypes: Annotated[
         Path | None, typer.Option(help="Semi-synthetic: draw traits on this bgzipped VCF.")
     ] = None,

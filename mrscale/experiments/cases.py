@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mrscale.errors import InputError
+from mrscale.provenance import fingerprint
 from mrscale.simulate import existing_files
 from mrscale.simulate.coalescent import ANCESTRY, CoalescentModel
 from mrscale.simulate.cohort import Model
@@ -22,6 +24,8 @@ from mrscale.simulate.semisynthetic import ExistingModel
 
 SEEDS = range(42, 62)
 """Those of the paper."""
+NUM_PEOPLE = 10_000
+"""In a data set, unless said otherwise."""
 EFFECT = 1.0
 
 MIXINGS = ("linear", "poly2", "poly3", "mlp", "tanh")
@@ -105,18 +109,21 @@ class OnGenotypes:
     design : str
     seed : int
     num_people : int
-        Of the coalescent; a file has its own.
+        Of the coalescent; a file has its own, and 0 here.
     genotypes, samples : Path, optional
         A VCF and the environments of its samples. Without them genotypes are drawn from a
         coalescent of five populations.
+    content : tuple of str
+        SHA-256 (hex) of both files, by which finished cases are known, wherever the files lie.
     options : dict
     """
 
     design: str
     seed: int
     num_people: int
-    genotypes: Path | None = None
-    samples: Path | None = None
+    genotypes: Path | None = field(default=None, repr=False)
+    samples: Path | None = field(default=None, repr=False)
+    content: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
     def draw(self) -> Data:
@@ -140,7 +147,7 @@ class OnGenotypes:
         )
 
 
-def simulation(seeds: Iterable[int] = SEEDS, num_people: int = 10_000) -> list[Case]:
+def simulation(seeds: Iterable[int] = SEEDS, num_people: int | None = None) -> list[Case]:
     """The simulation study: mixings, a latent dimension below the true one of 2, environments.
 
     Returns
@@ -148,13 +155,14 @@ def simulation(seeds: Iterable[int] = SEEDS, num_people: int = 10_000) -> list[C
     list of Case
         One seed after the other, so that whatever is finished first is balanced over designs.
     """
+    people = num_people or NUM_PEOPLE
     designs: list[tuple[str, int, dict[str, Any]]] = [
         *((mixing, 2, {"mixing": mixing}) for mixing in MIXINGS),
         *((f"{mixing}, lower dimension", 1, {"mixing": mixing}) for mixing in ("poly2", "mlp")),
         *((f"mlp, {e} environments", 2, {"num_environments": e}) for e in (2, 3, 10)),
     ]
     return [
-        Simulated(design, seed, num_people, arguments, {"latent_dim": latent_dim, "factors": 4})
+        Simulated(design, seed, people, arguments, {"latent_dim": latent_dim, "factors": 4})
         for seed in seeds
         for design, latent_dim, arguments in designs
     ]
@@ -162,7 +170,7 @@ def simulation(seeds: Iterable[int] = SEEDS, num_people: int = 10_000) -> list[C
 
 def semi_synthetic(
     seeds: Iterable[int] = SEEDS,
-    num_people: int = 10_000,
+    num_people: int | None = None,
     genotypes: Path | None = None,
     samples: Path | None = None,
 ) -> list[Case]:
@@ -171,8 +179,16 @@ def semi_synthetic(
     Raises
     ------
     InputError
-        If one of the two files is absent or not given.
+        If one of the two files is absent or not given, or if a number of people is given beside
+        files.
     """
     files = existing_files(genotypes, samples)
-    design = files[0].name if files else "coalescent"
-    return [OnGenotypes(design, seed, num_people, *(files or ())) for seed in seeds]
+    if not files:
+        return [OnGenotypes("coalescent", seed, num_people or NUM_PEOPLE) for seed in seeds]
+    if num_people:
+        raise InputError(
+            "the people are those of the genotype file; found a number of people (--people); "
+            "leave it out"
+        )
+    content = tuple(fingerprint(file) for file in files)
+    return [OnGenotypes(files[0].name, seed, 0, *files, content) for seed in seeds]

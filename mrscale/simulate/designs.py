@@ -205,7 +205,7 @@ def redraw_traits(
     dataset : xarray.Dataset
         From :func:`simulate_latent`.
     seed : int
-        Of the redraws; those of different data sets are independent whatever it is.
+        Of the redraws; those of data sets of other seeds are independent whatever it is.
     num_redraws : int
         R.
 

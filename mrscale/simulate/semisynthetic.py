@@ -146,7 +146,7 @@ def read_environments(
     if not samples.is_file():
         raise InputError(f"no table of samples at {samples}")
     try:
-        table = pd.read_csv(samples, sep="\t", dtype=str)
+        table = pd.read_csv(samples, sep="\t", dtype=str, keep_default_na=False, na_values=[""])
     except ValueError:
         raise InputError(
             f"{samples.name} is not a tab-separated table with a header line"
@@ -255,8 +255,10 @@ def _decode(line: bytes) -> tuple[Site, DosageArray] | None:
     if min(mean, 2 - mean) / 2 < _MINOR_ALLELE_FREQUENCY:
         return None
     calls[~called] = round(mean)
-    text = (chromosome.decode(), int(position), name.decode(), ref.decode(), alt.decode())
-    return text, calls
+    alleles = (ref.decode(), alt.decode())
+    place = (chromosome.decode(), int(position))
+    known = name.decode() if name != b"." else ":".join(map(str, (*place, *alleles)))
+    return (*place, known, *alleles), calls
 
 
 def _stack(variants: list[tuple[Site, DosageArray]]) -> DosageArray:

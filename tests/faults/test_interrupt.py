@@ -29,6 +29,8 @@ def interrupt_when(condition, words):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # as at a terminal: what runs in the background is started with SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
@@ -59,6 +61,14 @@ def test_ctrl_c_in_extraction_and_in_training(tmp_path):
     assert (run / "report.html").exists()
 
 
+@pytest.fixture
+def heeded():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_ends_the_jobs_that_it_leaves(tmp_path):
     pytest.importorskip("hail")
     log = start_hail(log_dir=tmp_path)

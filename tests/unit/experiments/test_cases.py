@@ -54,6 +54,20 @@ def test_relatives_of_the_coalescent_are_told() -> None:
     assert not same(data, replace(case, seed=43).draw())
 
 
+def test_a_case_on_files_is_known_by_their_content_and_has_their_people(tmp_path) -> None:
+    files = tmp_path / "g.vcf.gz", tmp_path / "s.tsv"
+    seen = []
+    for genotypes, samples in ((b"1", b"a"), (b"2", b"a"), (b"1", b"b"), (b"1", b"a")):
+        files[0].write_bytes(genotypes)
+        files[1].write_bytes(samples)
+        seen.append(repr(semi_synthetic([42], None, *files)))
+    assert len(set(seen)) == 3
+    assert seen[0] == seen[-1]
+    assert str(tmp_path) not in seen[0]
+    with pytest.raises(InputError, match="the people are those of the genotype file"):
+        semi_synthetic([42], 2000, *files)
+
+
 def test_genotypes_and_their_samples_go_together(tmp_path) -> None:
     with pytest.raises(InputError, match=r"need both .*; found genotypes alone; give samples"):
         semi_synthetic([42], genotypes=tmp_path / "g.vcf.gz")

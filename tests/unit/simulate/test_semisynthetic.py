@@ -44,6 +44,13 @@ def test_environments_are_matched_by_id_and_other_rows_ignored(tmp_path):
     assert codes.tolist() == [1, 0, 1]
 
 
+def test_an_environment_may_be_called_na(tmp_path):
+    text = "person_id environment\n3 NA\n01 SA\n2 NA\n"
+    names, codes = read_environments(_table(tmp_path / "s.tsv", text), PEOPLE)
+    assert names == ("NA", "SA")
+    assert codes.tolist() == [1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -91,5 +98,6 @@ def test_calls_are_decoded_with_or_without_phase_and_other_fields():
     line = "\t".join(["1", "5", "rs1", "A", "G", ".", ".", ".", "GT:DP", *calls]).encode()
     site, dosage = _decode(line)
     assert site == ("1", 5, "rs1", "A", "G")
+    assert _decode(line.replace(b"rs1", b"."))[0] == ("1", 5, "1:5:A:G", "A", "G")
     # the last call is missing and takes the rounded mean
     assert dosage.tolist() == [1, 1, 2, 0] * 10 + [1]
