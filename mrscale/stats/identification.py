@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from mrscale.disclosure import show_count
+from mrscale.disclosure import show_count, vague
 from mrscale.errors import InputError
 from mrscale.stats.linalg import RANK_TOLERANCE
 from mrscale.stats.moments import Floats, Moments
@@ -86,17 +86,18 @@ def _require_people(
 ) -> None:
     p = columns.num_exposures
     given = columns.num_instruments if instrumented else 0
+    people = show_count(vague(moments.count))
     if given and moments.count <= given + reduced.num_controls + p:
         raise InputError(
             "an estimate needs more people than instruments, covariates and exposures; found "
             f"{given:,} instruments, {columns.num_covariates:,} covariates and "
-            f"{show_count(moments.count)} people (with as many instruments as people the estimate "
-            "is just OLS); give a shorter list of instruments (--instruments)"
+            f"{people} people (with as many instruments as people the estimate is just OLS); give "
+            "a shorter list of instruments (--instruments)"
         )
     if moments.count <= reduced.num_controls + p + 1:
         raise InputError(
             "the regression needs more people than columns; found "
-            f"{show_count(moments.count)} people for {reduced.num_controls + p:,} parameters; "
+            f"{people} people for {reduced.num_controls + p:,} parameters; "
             "use fewer covariates or more people"
         )
 
