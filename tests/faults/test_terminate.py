@@ -12,13 +12,14 @@ import time
 import pytest
 
 from mrscale.train import checkpoint
+from mrscale.train.loop import JUDGE_EVERY
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
 
 PATIENCE_SECONDS = 200
 END_SECONDS = 10
 ENCODER = (
-    '\n[encoder]\nmethods = ["linear", "flow"]\nranks = 2\nsteps = 103\nrestarts = 1\n'
+    '\n[encoder]\nmethods = ["linear", "flow"]\nranks = 2\nsteps = 203\nrestarts = 1\n'
     "factors = 4\nlatent_dim = 1\n"
 )
 STOPPED = "Stopped; what is finished stays. To go on, run: mrscale run {study} --json\n"
@@ -80,9 +81,20 @@ def contents(run):
     return {p.relative_to(run): p.read_bytes() for p in files if not p.name.endswith(own)}
 
 
-def at_a_step_between_looks(run):
-    (file,) = (run / "encoders").glob("*.checkpoint.safetensors")
-    return checkpoint.load_story(file)["step"] % 40
+def checkpoint_step(run):
+    found = (run / "encoders").glob("*.checkpoint.safetensors")
+    return next((checkpoint.load_story(file)["step"] for file in found), 0)
+
+
+def stopped_between_looks(run, study, everything):
+    """Whether SIGTERM makes a checkpoint of its own: at a look, where one is made anyway, it comes
+    by chance now and then, and the training is asked again later."""
+    for _ in range(4):
+        last = checkpoint_step(run)
+        terminate_when(lambda last=last: checkpoint_step(run) > last, study, everything=everything)
+        if checkpoint_step(run) % JUDGE_EVERY:
+            return True
+    return False
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["the process", "all its processes"])
@@ -95,10 +107,7 @@ def test_sigterm_in_every_stage_changes_nothing(study_file, tmp_path, everything
         lambda: [*run.glob("store.zarr/parts/staged/*.npz")], study, everything=everything
     )
     assert not (run / "store.zarr" / "manifest.json").exists()
-    terminate_when(
-        lambda: [*run.glob("encoders/*.checkpoint.safetensors")], study, everything=everything
-    )
-    assert at_a_step_between_looks(run), "a checkpoint of just then"
+    assert stopped_between_looks(run, study, everything)
     terminate_when(lambda: (run / "stages" / "encode.json").exists(), study, everything=everything)
     assert not (run / "result.json").exists()
     done = start(study)
