@@ -89,7 +89,9 @@ def assert_same_fit(design: Design, estimator: str, errors: str, small: bool, rt
     """Parameters within a share of a standard error, which a parameter near zero needs, and
     everything else relative to itself."""
     found = design.fit(estimator, errors, small)
-    expected = design.oracle(estimator, errors, small)
+    # no estimate depends on the scale of instruments, but linearmodels loses digits by it
+    alike = replace(design, z=design.z / np.abs(design.z).max(0))
+    expected = alike.oracle(estimator, errors, small)
     order = slice(None)
     if estimator != "ols":
         order = order_of(found, design.exogenous.shape[1])

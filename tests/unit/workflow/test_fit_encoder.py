@@ -270,7 +270,10 @@ REFUSED = {
         "restarts must be a whole number from 1 on; found 'auto'; correct it",
     ),
     "steps": (lambda x, e: (x, e, {"steps": 1.5}), "steps must be auto or a whole number from 1"),
-    "seed": (lambda x, e: (x, e, {"seed": -1}), "seed must be a whole number from 0 on; found -1"),
+    "seed": (
+        lambda x, e: (x, e, {"seed": -1}),
+        r"seed must be a whole number from 0 to \d+; found -1",
+    ),
     "device": (
         lambda x, e: (x, e, {"device": "abacus"}),
         "device must be one that torch has on this machine.*found 'abacus'; leave it out",
