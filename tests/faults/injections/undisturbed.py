@@ -125,7 +125,7 @@ def _succeed(place: Path, verb: str) -> None:
 
 def digest(place: Path, store: str | None = None) -> str:
     """Of the store, the latents and the results of the run in a folder."""
-    sha, run = hashlib.sha256(), place / "run"
+    sha, run = hashlib.sha256(), place.absolute() / "run"
     for root in (store or str(run / "store.zarr"), *map(str, (run / "latents.zarr", run))):
         files, path = fsspec.url_to_fs(root)
         whole = Path(path) != run
