@@ -95,7 +95,7 @@ def show_count(count: int) -> str:
 
 def vague(count: int) -> int:
     """A count of people in hundreds, as a bound: where the exact one, beside others that readers
-    know, would tell a small one."""
+    know, or a product with it, would tell a small one."""
     hundreds = -(-count // 100) * 100
     return AtMost(_active.limit if is_small(count) else hundreds) if count else 0
 

@@ -70,7 +70,7 @@ def train(
     if not leads_here():
         return
     places = trained_on(chosen)
-    text = f"Encoders are in {folder.path / 'encoders'}; trained on " + ", ".join(
+    text = f"Encoders are in {folder.encoders}; trained on " + ", ".join(
         f"{place} ({method})" for method, place in places.items()
     )
     told = {"run": str(folder.path), "digest": folder.done("train"), "trained_on": places}

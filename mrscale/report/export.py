@@ -135,7 +135,8 @@ def _read(kind: Any, raw: Any) -> Any:
         return {name: _read(of[1], value) for name, value in raw.items()}
     if get_origin(kind) is UnionType:
         return None if raw is None else _read(of[0], raw)
-    if raw not in of if get_origin(kind) is Literal else kind is str and not isinstance(raw, str):
+    wrong_word = get_origin(kind) is Literal and raw not in of
+    if wrong_word or (kind is str and not isinstance(raw, str)):
         raise ValueError(f"must be {kind}")
     return raw
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def _require_tables(values: Columns, num_people: int) -> None:
 def _require_traits(names: Mapping[str, tuple[str, ...]]) -> None:
     if not any(names.values()):
         raise InputError("give at least one exposure, outcome or covariate to append")
-    every = [name for given in names.values() for name in given]
+    every = list(chain.from_iterable(names.values()))
     if len(set(every)) < len(every):
         raise InputError("each name can be given once, as one kind of trait; one is given twice")
 
@@ -206,7 +207,7 @@ def _is_in(store: GenotypeStore, entry: Mapping[str, Any]) -> bool:
 
 
 def _require_new(store: GenotypeStore, names: Mapping[str, tuple[str, ...]]) -> None:
-    given = {name for names_of_kind in names.values() for name in names_of_kind}
+    given = set(chain.from_iterable(names.values()))
     for kind, plural in TRAITS.items():
         if taken := sorted(given & set(store.array(plural).tolist())):
             raise InputError(

@@ -124,7 +124,7 @@ def _estimate_in(
 
 
 def _finished_encoders(study: Study, store: GenotypeStore, folder: RunFolder) -> Encoders:
-    if not study.encoder.methods or not folder.has_encoders:
+    if not study.encoder.methods or not folder.encoders.is_dir():
         return {}
     trained = training_digest(study, store)
     if folder.done("train") != trained:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mrscale import places
 from mrscale.config import Study, StudyLike, as_study
-from mrscale.disclosure import export_count, is_small, policy
+from mrscale.disclosure import export_count, is_small, vague
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.workflow.encoding import encoding_digest
 from mrscale.workflow.estimating import estimation_digest
@@ -26,7 +26,6 @@ _FLOW_STEP_SECONDS = 0.1323
 _BYTES_PER_GENOTYPE = 226 * 2**20 / 500e6
 """Hard calls with 1 % missing: docs/benchmarks.md, which has no imputed dosages."""
 _BYTES_PER_TRAIT = 4
-_ROUND = 100
 _BLOCK = 4096
 
 
@@ -166,7 +165,7 @@ def _preview(study: Study, out: str, folder: RunFolder | None = None) -> Preview
     else:
         people = min(num_listed, extent.num_people)
         variants = extent.num_rows if listed is None else listed
-    counted = _bounded(people)
+    counted = vague(people)
     traits = sum(len(names) for names in study.traits.model_dump().values())
     expected = counted * (variants * _BYTES_PER_GENOTYPE + traits * _BYTES_PER_TRAIT)
     minutes, basis = _minutes_to_extract(inputs.study, counted, variants, extent)
@@ -200,7 +199,7 @@ def _minutes_to_extract(
         return None, f"no benchmark of {kind} files"
     # a VCF has no index: all of it is read; of a MatrixTable the parts around the instruments are
     whole = kind == "vcf"
-    read = _bounded(extent.num_people) * extent.num_rows if whole else people * variants
+    read = vague(extent.num_people) * extent.num_rows if whole else people * variants
     basis = f"{rate / 1e6:.1f} M genotypes a second, {_SOURCE}"
     if kind == "mt":
         basis += "; reading what lies around listed variants comes on top"
@@ -243,13 +242,8 @@ def _untimed(name: str, *, done: bool) -> Stage:
     return Stage(name, "done") if done else Stage(name, "to do", basis="no benchmark")
 
 
-def _bounded(people: int) -> int:
-    """At most so many people, for products, which would give the number away."""
-    return policy().limit if is_small(people) else -(-people // _ROUND) * _ROUND
-
-
 def _rounded(people: int) -> int | str:
-    return export_count(people) if is_small(people) else _bounded(people)
+    return export_count(people) if is_small(people) else int(vague(people))
 
 
 def _sizes(paths: Iterable[str]) -> dict[str, int]:

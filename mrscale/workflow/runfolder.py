@@ -86,9 +86,14 @@ class RunFolder:
         if "genotypes" not in content:
             write_json(marker, {**content, "genotypes": genotype_digest})
 
+    @property
+    def encoders(self) -> Path:
+        """Folder of all encoders; there once a training has begun."""
+        return self.path / "encoders"
+
     def fold(self, fold: int) -> Path:
         """Folder of one fold's encoders."""
-        return self.path / "encoders" / f"fold-{fold}"
+        return self.encoders / f"fold-{fold}"
 
     def prepared(self, fold: int) -> Path:
         """Front end and scores of one fold."""
@@ -100,16 +105,16 @@ class RunFolder:
 
     def checkpoint(self, what: str) -> Path:
         """State of encoders in training."""
-        return self.path / "encoders" / f"{what}.checkpoint.safetensors"
+        return self.encoders / f"{what}.checkpoint.safetensors"
 
     def metrics(self, what: str) -> Path:
         """What was measured while encoders trained."""
-        return self.path / "encoders" / f"{what}.metrics.jsonl"
+        return self.encoders / f"{what}.metrics.jsonl"
 
     @property
     def latent_dim(self) -> Path:
         """The latent dimension of all encoders, and what it was chosen by."""
-        return self.path / "encoders" / "latent_dim.json"
+        return self.encoders / "latent_dim.json"
 
     @property
     def latents(self) -> Path:
@@ -130,11 +135,6 @@ class RunFolder:
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.html"
-
-    @property
-    def has_encoders(self) -> bool:
-        """Whether a training has begun."""
-        return (self.path / "encoders").is_dir()
 
     def done(self, stage: str) -> str | None:
         """Digest of what a finished stage was made from; None if it is not finished, or if what it

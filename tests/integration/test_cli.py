@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pty
 import re
@@ -16,7 +15,6 @@ import time
 import warnings
 
 import click
-import numpy as np
 import pytest
 import typer
 
@@ -26,7 +24,6 @@ with warnings.catch_warnings():
     from typer.testing import CliRunner
 
     from mrscale import cli
-    from mrscale.cli.base import show, study_of
 
 VERBS = ["simulate", "extract", "verify", "describe", "append"]
 VERBS += ["init", "train", "encode", "estimate", "report", "run", "explain", "doctor", "demo"]
@@ -342,29 +339,11 @@ def test_traits_are_appended_from_a_table(command, own_store, tmp_path):
     assert "adding traits needs a table of people and the names of some columns" in err
 
 
-def test_a_flag_takes_the_place_of_the_genotypes_of_the_file(tmp_path):
-    file = tmp_path / "study.toml"
-    file.write_text('[genotypes]\nvcf = ["a.vcf.gz"]\nmissing = "drop"\n')
-    found = study_of(file, genotypes={"vcf": None, "mt": "b.mt"}).genotypes
-    assert (found.source, found.mt, found.missing) == ("mt", "b.mt", "drop")
-    found = study_of(file, genotypes={"vcf": [], "mt": None}).genotypes
-    assert found.vcf == (str(tmp_path / "a.vcf.gz"),)
-
-
 def test_what_is_for_a_study_is_refused_beside_a_store(command, small_store):
     for flags in (["--seed", "5"], ["--store", "other.zarr"]):
         code, out, err = command("estimate", small_store, *flags)
         assert (code, out) == (1, "")
         assert "--seed and --store are for a study file" in err
-
-
-def test_json_has_no_numbers_that_json_does_not_know(capsys):
-    show({"f": math.nan, "ends": [-math.inf, 1.5], "rows": np.int64(3)}, "text", as_json=True)
-    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
-        "f": None,
-        "ends": ["-inf", 1.5],
-        "rows": 3,
-    }
 
 
 def test_extraction_takes_every_kind_of_genotypes(command, tmp_path):
