@@ -171,7 +171,8 @@ def in_words(run: str | Path) -> dict[str, list[str]]:
     Raises
     ------
     RunError
-        If there are no results.
+        If there are no results, or those in the run folder are of before an estimate that did not
+        end.
     """
     run = Path(load_study(run).run if str(run).endswith(".toml") else run)
     folder = RunFolder(run.parent if run.is_file() else run)
@@ -179,6 +180,12 @@ def in_words(run: str | Path) -> dict[str, list[str]]:
         raise RunError(
             f"there are no results in {folder.path}; name the folder of a run that has its "
             "estimates, or run first: mrscale run study.toml"
+        )
+    if not run.is_file() and folder.done("estimate") is None:
+        raise RunError(
+            f"the last estimate in {folder.path} was refused or cut off; its results are of "
+            "before; run first: mrscale estimate study.toml, or, for the old results, name "
+            f"{folder.result}"
         )
     told = {}
     result = load_result(folder.result)

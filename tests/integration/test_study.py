@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import time
 
 import numpy as np
@@ -181,6 +182,15 @@ def test_results_are_explained_in_words(result, folder, command):
     code, _, err = command("explain", folder)
     assert code == 1
     assert "there are no results in" in err
+
+
+def test_results_of_before_a_refused_estimate_are_not_explained(result, folder, command, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("*.zarr"))
+    (tmp_path / "run" / "stages" / "estimate.json").unlink()
+    code, out, err = command("explain", tmp_path / "run")
+    assert (code, out) == (1, "")
+    assert "was refused or cut off; its results are of before" in " ".join(err.split())
+    assert command("explain", tmp_path / "run" / "result.json")[0] == 0
 
 
 def test_other_encoder_settings_train_again_but_do_not_extract(result, folder):
