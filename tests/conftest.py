@@ -16,6 +16,8 @@ from mrscale.store import writer
 from mrscale.store.schema import Layout
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# Java's optimising compiler pays off after minutes; in tests of seconds it only takes processors
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(autouse=True)

@@ -27,9 +27,20 @@ def test_every_design_has_the_seeds_of_the_paper() -> None:
     assert {case.options["latent_dim"] for case in cases} == {1, 2}
 
 
-@pytest.mark.parametrize("cases", [simulation, semi_synthetic])
-def test_a_seed_says_everything(cases) -> None:
-    first, again, other = (cases([seed], 600)[-1].draw() for seed in (42, 42, 43))
+@pytest.fixture(scope="module")
+def coalescent() -> OnGenotypes:
+    (case,) = semi_synthetic([42], 600)
+    assert isinstance(case, OnGenotypes)
+    return case
+
+
+@pytest.fixture(scope="module")
+def drawn(coalescent) -> Data:
+    return coalescent.draw()
+
+
+def test_a_seed_says_everything() -> None:
+    first, again, other = (simulation([seed], 600)[-1].draw() for seed in (42, 42, 43))
     assert same(first, again)
     assert not np.array_equal(first.outcome, other.outcome)
     assert len(first.outcome) == 600
@@ -44,14 +55,16 @@ def test_designs_differ_in_what_their_names_say() -> None:
     assert not np.array_equal(drawn["mlp"].instruments, drawn["tanh"].instruments)
 
 
-def test_relatives_of_the_coalescent_are_told() -> None:
-    (case,) = semi_synthetic([42], 600)
-    data = case.draw()
-    assert data.family is not None
-    assert 1 < np.bincount(data.family).max() <= 3
-    assert set(np.unique(data.environment)) == set(range(5))
-    assert isinstance(case, OnGenotypes)
-    assert not same(data, replace(case, seed=43).draw())
+def test_a_seed_says_everything_of_the_coalescent(coalescent, drawn) -> None:
+    assert same(drawn, coalescent.draw())
+    assert not same(drawn, replace(coalescent, seed=43).draw())
+    assert len(drawn.outcome) == 600
+
+
+def test_relatives_of_the_coalescent_are_told(drawn) -> None:
+    assert drawn.family is not None
+    assert 1 < np.bincount(drawn.family).max() <= 3
+    assert set(np.unique(drawn.environment)) == set(range(5))
 
 
 def test_a_case_on_files_is_known_by_their_content_and_has_their_people(tmp_path) -> None:
