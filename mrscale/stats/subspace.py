@@ -73,10 +73,7 @@ def fit_front_end(moments: Moments, factors: int | None = None) -> FrontEnd:
         If fewer than two variants vary by themselves, or more factors are asked for than there
         are.
     """
-    variance = np.diag(moments.covariance)
-    varying = ~moments.constant
-    scale = np.where(varying, 1 / np.sqrt(np.where(varying, variance, 1)), 0)
-    correlation = moments.covariance * np.outer(scale, scale)
+    correlation, scale = _correlation(moments)
     values, vectors = linalg.eigh(correlation)
     values, vectors = values[::-1], _oriented(vectors[:, ::-1])
     available = min(int((values > DEGENERATE).sum()), moments.count - 1)
@@ -112,14 +109,11 @@ def add_score(front: FrontEnd, moments: Moments) -> FrontEnd:
     their correlations with the exposure. Where genotypes have no factors, as under Mendelian
     sampling, this is the one combination that holds much of them.
     """
-    covariance = moments.covariance
-    scale = np.sqrt(np.diag(covariance))
-    unit = np.divide(1, scale, out=np.zeros_like(scale), where=~moments.constant)
-    correlation = covariance * np.outer(unit, unit)
+    correlation, scale = _correlation(moments)
     ridge = correlation[:-1, :-1] + SCORE_RIDGE * np.eye(len(scale) - 1)
-    weights = unit[:-1] * linalg.solve(ridge, correlation[:-1, -1], assume_a="pos")
+    weights = scale[:-1] * linalg.solve(ridge, correlation[:-1, -1], assume_a="pos")
     joint = np.c_[front.projection, weights]
-    root = linalg.cholesky(joint.T @ covariance[:-1, :-1] @ joint, lower=True)
+    root = linalg.cholesky(joint.T @ moments.covariance[:-1, :-1] @ joint, lower=True)
     whitened = linalg.solve_triangular(root, joint.T, lower=True).T
     return FrontEnd(front.origin, whitened, front.eigenvalues)
 
@@ -164,6 +158,13 @@ def count_factors(eigenvalues: Floats, num_people: int) -> int:
         return 2
     ratios = eigenvalues[1:above] / eigenvalues[2 : above + 1]
     return 2 + int(np.argmax(ratios))
+
+
+def _correlation(moments: Moments) -> tuple[Floats, Floats]:
+    """Correlation matrix, and one over standard deviations; 0 for columns that do not vary."""
+    covariance, scale = moments.covariance, np.zeros_like(moments.mean)
+    np.divide(1, np.sqrt(np.diag(covariance)), out=scale, where=~moments.constant)
+    return covariance * np.outer(scale, scale), scale
 
 
 def _oriented(vectors: Floats) -> Floats:
