@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from mrscale.config import load_study
@@ -29,11 +30,18 @@ input = "streamed"
 """
 
 
-def study_in(folder: Path, store: Path) -> Path:
-    """The study file in a folder."""
-    file = folder / "study.toml"
-    file.write_text(STUDY.format(store=store))
-    return file
+@pytest.fixture
+def study_file(small_store: Path, tmp_path: Path) -> Path:
+    """The study file in a folder of its own."""
+    return _study_in(tmp_path, small_store)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The encoders of two ranks that this process starts."""
+    study = load_study(_study_in(tmp_path_factory.mktemp("ranks"), small_store))
+    ranks = study.encoder.model_copy(update={"ranks": 2})
+    return train(study.model_copy(update={"encoder": ranks}), quiet=True)
 
 
 def torchrun(study_file: Path, num_ranks: int, *options: str) -> subprocess.Popen[str]:
@@ -47,16 +55,15 @@ def torchrun(study_file: Path, num_ranks: int, *options: str) -> subprocess.Pope
     )
 
 
-def by_two_ranks(study_file: Path) -> RunFolder:
-    """The encoders of two ranks that this process starts."""
-    study = load_study(study_file)
-    ranks = study.encoder.model_copy(update={"ranks": 2})
-    return train(study.model_copy(update={"encoder": ranks}), quiet=True)
-
-
 def require_same_encoders(one: RunFolder, other: RunFolder) -> None:
     """Fail unless the flows of two folders are the same, bit by bit."""
     for fold in range(2):
         found, expected = (checkpoint.load(f.encoder("flow", fold)) for f in (one, other))
         assert found[1] == expected[1]
         assert all(torch.equal(found[0][name], expected[0][name]) for name in expected[0])
+
+
+def _study_in(folder: Path, store: Path) -> Path:
+    file = folder / "study.toml"
+    file.write_text(STUDY.format(store=store))
+    return file

@@ -18,18 +18,7 @@ from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import train
 
 torchrunning = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "torchrunning.py")))
-
-
-@pytest.fixture
-def study_file(small_store, tmp_path):
-    return torchrunning.study_in(tmp_path, small_store)
-
-
-@pytest.fixture(scope="module")
-def two_ranks(small_store, tmp_path_factory):
-    """The encoders of two ranks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    return torchrunning.by_two_ranks(torchrunning.study_in(folder, small_store))
+study_file, two_ranks = torchrunning.study_file, torchrunning.two_ranks
 
 
 def when_there_is(path, process):

@@ -11,25 +11,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
 import yaml
 
 from mrscale.workflow.runfolder import RunFolder
 
 PYTORCH_JOB = Path(__file__).parents[2] / "deploy/kubernetes/components/pytorch-job/train.yaml"
 torchrunning = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "torchrunning.py")))
-
-
-@pytest.fixture
-def study_file(small_store, tmp_path):
-    return torchrunning.study_in(tmp_path, small_store)
-
-
-@pytest.fixture(scope="module")
-def two_ranks(small_store, tmp_path_factory):
-    """The encoders of two ranks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    return torchrunning.by_two_ranks(torchrunning.study_in(folder, small_store))
+study_file, two_ranks = torchrunning.study_file, torchrunning.two_ranks
 
 
 def test_two_processes_of_torchrun_train_the_encoders_of_two_ranks(study_file, two_ranks, tmp_path):

@@ -131,7 +131,7 @@ def by_hand(rows, sites, frequency, choice):
     return status, allele
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=150)
 @given(found=files, rows=lists, policy=policies)
 def test_the_declared_effect_allele_is_counted_or_there_is_a_status(
     tmp_path_factory, found, rows, policy
@@ -156,7 +156,7 @@ def test_the_declared_effect_allele_is_counted_or_there_is_a_status(
     np.testing.assert_allclose(arrays["variant_allele_frequency"][0], half)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=80)
 @given(found=files, rows=lists, policy=policies)
 def test_the_report_is_the_union_of_the_file_and_the_list(tmp_path_factory, found, rows, policy):
     listed, choice = read(tmp_path_factory.mktemp("list"), rows, palindromic=policy)
@@ -177,7 +177,7 @@ def test_the_report_is_the_union_of_the_file_and_the_list(tmp_path_factory, foun
     assert ((report["reason"] == "") == (report["status"] == "kept")).all()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=80)
 @given(found=files, rows=lists, policy=policies, data=st.data())
 def test_no_order_of_the_list_or_of_the_file_matters(tmp_path_factory, found, rows, policy, data):
     results = []

@@ -27,5 +27,5 @@ def originals(small_store, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", fuzzing.KINDS)
 def test_inputs_changed_at_random_end_well_or_with_one_sentence(originals, kind):
-    cases = 4 if kind == "run" else 40  # a run takes seconds
+    cases = 8 if kind == "run" else 40  # a run takes seconds
     assert fuzzing.failures(kind, 0, cases, originals) == []
