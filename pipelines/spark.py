@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 import warnings
@@ -181,11 +183,14 @@ def _start(
         # "built and tested with Java 11": 17 works, see docs of the versions in pyproject
         warnings.simplefilter("ignore")
         try:
+            scratch = None if submitted else _scratch()
             hl.init(
                 master=None if submitted else f"local[*, {_ATTEMPTS}]",
                 quiet=True,
                 show_progress=False,
                 log=str(log_dir / "hail.log"),
+                tmp_dir=scratch,
+                local_tmpdir=scratch,
                 spark_conf=settings,
                 gcs_requester_pays_configuration=requester_pays,
             )
@@ -212,6 +217,13 @@ def _of_this_machine(memory_gib: int | None) -> tuple[dict[str, str], dict[str, 
         "spark.driver.bindAddress": "127.0.0.1",
     }
     return environment, settings
+
+
+def _scratch() -> str:
+    """A folder that goes with this process: Hail leaves there what it keeps of BGEN and PLINK."""
+    folder = tempfile.mkdtemp(prefix="mrscale-hail-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return f"file://{folder}"
 
 
 def _of_cluster() -> tuple[dict[str, str], dict[str, str]]:
