@@ -195,13 +195,6 @@ def held_out(family: NDArray[np.int32], seed: int, share: float = 0.15) -> NDArr
     return np.where(family >= 0, by_family[family], by_row) if len(by_family) else by_row
 
 
-def split_by_environment(
-    rows: Rows, environment: NDArray[np.int16], num_environments: int
-) -> tuple[Rows, ...]:
-    """The rows of each environment, given the environment code of every row of the store."""
-    return tuple(rows[environment[rows] == code] for code in range(num_environments))
-
-
 def blocks(num_rows: int, block_rows: int) -> Sequence[slice]:
     """Consecutive blocks of rows; the last may be short."""
     return [slice(i, min(i + block_rows, num_rows)) for i in range(0, num_rows, block_rows)]

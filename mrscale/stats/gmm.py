@@ -65,23 +65,6 @@ class GMMFit:
     converged: bool = True
 
 
-@dataclass(frozen=True, eq=False)
-class Centring:
-    """What it takes to centre the moment conditions of people who come in groups.
-
-    Attributes
-    ----------
-    ar, ay : ndarray, shapes (J, R) and (J,)
-        ``sum_i n_i a_i r_i'`` and ``sum_i n_i a_i y_i``, ``n_i`` the people in the group of i.
-    squares : float
-        ``sum_g n_g^2``.
-    """
-
-    ar: Floats
-    ay: Floats
-    squares: float
-
-
 def score_rows(a: Floats, residual: Floats) -> Floats:
     """Scores of a block of people, ``a_i u_i``: shapes (N, J) and (N,) to (N, J)."""
     return np.asarray(a * residual[:, None])
@@ -132,16 +115,7 @@ class ClassicalMeat:
         return np.asarray(gain * (self.ry - self.rr @ theta))
 
 
-def two_step(
-    aa: Floats,
-    ar: Floats,
-    ay: Floats,
-    count: int,
-    meat: Meat,
-    *,
-    centring: Centring | None = None,
-    scale: float = 1.0,
-) -> GMMFit:
+def two_step(aa: Floats, ar: Floats, ay: Floats, count: int, meat: Meat) -> GMMFit:
     """Efficient two-step GMM: 2SLS, then the inverse of its moments' covariance as weight.
 
     Parameters
@@ -153,12 +127,6 @@ def two_step(
         People N.
     meat : callable
         Robust, clustered, or :class:`ClassicalMeat`'s.
-    centring : Centring, optional
-        Subtracts their mean from the moment conditions in the weight. Without it, the default,
-        they are not centred (linearmodels ``IVGMM``; with it, its ``center=True``).
-    scale : float, default 1
-        Small-sample factor on the covariance: ``N / (N - R)`` for robust and classical errors,
-        ``(N - 1) / (N - R) G / (G - 1)`` for G clusters (linearmodels ``debiased=True``).
 
     Returns
     -------
@@ -177,10 +145,10 @@ def two_step(
     ``H = (R'A S^-1 A'R)^-1 R'A S^-1``, which stays right whatever S is. Hansen (1982),
     *Econometrica* 50; Wooldridge (2010), section 8.3.
     """
-    problem = _Problem(ar, ay, count, centring)
+    problem = _Problem(ar, ay, count)
     first = problem.solve(aa).params
-    step = problem.solve(problem.centred(first, meat(first)))
-    return problem.result(step.params, step, meat(step.params), scale, iterations=2, evaluations=2)
+    step = problem.solve(meat(first))
+    return problem.result(step.params, step, meat(step.params), iterations=2, evaluations=2)
 
 
 def continuously_updated(
@@ -191,22 +159,16 @@ def continuously_updated(
     meat: Meat,
     slope: Slope,
     *,
-    centring: Centring | None = None,
-    scale: float = 1.0,
     starts: Sequence[Floats] = (),
 ) -> GMMFit:
     """Continuously updated GMM (CUE): the weight follows theta.
 
     Parameters
     ----------
-    aa, ar, ay, count, meat, scale
+    aa, ar, ay, count, meat
         As for :func:`two_step`.
     slope : callable
         The criterion's gradient for one more pass; see :func:`slope_rows`.
-    centring : Centring, optional
-        linearmodels ``IVGMMCUE`` centres unless told otherwise. With people alone (``ar``, ``ay``
-        and N of the problem itself) the estimate is the same either way, since
-        ``J / (1 - J / N)`` grows with J; with clusters it is not.
     starts : sequence of ndarray, shapes (R,)
         Where to descend from besides the two-step estimate. Give LIML: with weak instruments
         there may be several minima, and the two-step estimate may lead to the wrong one.
@@ -227,18 +189,17 @@ def continuously_updated(
     must be more groups than moment conditions, or J is constant. The covariance is the sandwich
     of :func:`two_step`. Hansen, Heaton and Yaron (1996), *J. Bus. Econ. Stat.* 14.
     """
-    problem = _Problem(ar, ay, count, centring)
+    problem = _Problem(ar, ay, count)
     first = problem.solve(aa).params
-    step = problem.solve(problem.centred(first, meat(first)))
+    step = problem.solve(meat(first))
     all_starts = [step.params, *starts]
     descents = [_descend(problem, meat, slope, start, step.root) for start in all_starts]
     params, found = min(descents, key=lambda one: float(one[1].fun))
     outer = meat(params)
     return problem.result(
         params,
-        problem.solve(problem.centred(params, outer)),
+        problem.solve(outer),
         outer,
-        scale,
         iterations=int(found.nit),
         evaluations=2 + sum(2 * int(one.nfev) for _, one in descents),
         converged=bool(np.abs(found.jac).max() < GRADIENT_TOLERANCE),
@@ -253,9 +214,9 @@ def _descend(
     def half_criterion(z: Floats) -> tuple[float, Floats]:
         theta = start + root @ z
         total = problem.total(theta)
-        multiplier = _Factor.of(problem.centred(theta, meat(theta))).solve(total)
-        down = slope(theta, multiplier) + problem.centred_slope(theta, multiplier)
-        return float(total @ multiplier) / 2, root.T @ (down - problem.ar.T @ multiplier)
+        multiplier = _Factor.of(meat(theta)).solve(total)
+        down = slope(theta, multiplier) - problem.ar.T @ multiplier
+        return float(total @ multiplier) / 2, root.T @ down
 
     # z is in standard errors; rounding of the criterion hides smaller steps from a line search
     origin = np.zeros(len(start))
@@ -311,29 +272,10 @@ class _Problem:
     ar: Floats
     ay: Floats
     count: int
-    centring: Centring | None
 
     def total(self, theta: Floats) -> Floats:
         """``m = A'u``."""
         return np.asarray(self.ay - self.ar @ theta)
-
-    def centred(self, theta: Floats, meat: Floats) -> Floats:
-        """``sum_g (s_g - n_g mean)(s_g - n_g mean)'`` from the meat that is not centred."""
-        if self.centring is None:
-            return meat
-        mean, sizes = self.total(theta) / self.count, self.centring.ay - self.centring.ar @ theta
-        between = np.outer(sizes, mean)
-        return np.asarray(meat - between - between.T + self.centring.squares * np.outer(mean, mean))
-
-    def centred_slope(self, theta: Floats, multiplier: Floats) -> Floats | float:
-        """What centring adds to the slope."""
-        if self.centring is None:
-            return 0.0
-        mean = float(self.total(theta) @ multiplier) / self.count
-        sizes = float((self.centring.ay - self.centring.ar @ theta) @ multiplier)
-        to_mean = self.ar.T @ multiplier / self.count
-        to_sizes = self.centring.ar.T @ multiplier
-        return np.asarray((self.centring.squares * mean - sizes) * to_mean - mean * to_sizes)
 
     def solve(self, covariance: Floats) -> _Step:
         """Least squares of ``A'y`` on ``A'R`` in the metric of the covariance."""
@@ -350,7 +292,6 @@ class _Problem:
         params: Floats,
         step: _Step,
         meat: Floats,
-        scale: float,
         *,
         iterations: int,
         evaluations: int,
@@ -359,7 +300,7 @@ class _Problem:
         total = self.total(params)
         return GMMFit(
             params=params,
-            cov=scale * step.map @ meat @ step.map.T,
+            cov=step.map @ meat @ step.map.T,
             weight=self.count * step.factor.solve(np.eye(len(total))),
             j_statistic=float(total @ step.factor.solve(total)),
             j_dof=len(total) - len(params),

@@ -166,42 +166,6 @@ def _effect_sizes(f: float, dof: float, num: int, level: float) -> tuple[float, 
     return h, math.sqrt(num * float(stats.f.isf(1 - level, num, dof - 1)) / (dof - 1))
 
 
-def leakage_bias(leakage: float, confounded_share: float) -> float:
-    """Bias of a leaking instrument as a share of the naive bias.
-
-    Parameters
-    ----------
-    leakage : float
-        R2 of the confounded part in the learned instrument, given the controls, in [0, 1].
-    confounded_share : float
-        R2 of the confounded part in the naive instrument (the exposure that all genotypes fit),
-        in (0, 1].
-
-    Returns
-    -------
-    float
-        0 without leakage, 1 if the learned instrument is the naive one, and
-        ``1 / confounded_share`` if it is the confounded part itself.
-
-    Notes
-    -----
-    Let g0 and c be the exogenous and the confounded part, uncorrelated and of unit variance. The
-    naive instrument is ``sqrt(1 - s) g0 + sqrt(s) c``, the learned one ``sqrt(1 - rho) g0 +
-    sqrt(rho) c``; the outcome net of the effect varies with c alone. The bias of either is the
-    covariance of this outcome with the instrument over that of the exposure, hence
-
-        bias / naive bias = sqrt(rho / s) / (sqrt((1 - rho)(1 - s)) + sqrt(rho s)).
-
-    It grows with the root of rho: with half of the naive instrument confounded, 1 % of leakage
-    is 18 % of the naive bias. If c leaks with the sign opposite to its sign in the naive
-    instrument, the last term is subtracted and the bias changes sign.
-    """
-    if leakage == 0:
-        return 0.0
-    kept = math.sqrt((1 - leakage) * (1 - confounded_share))
-    return math.sqrt(leakage / confounded_share) / (kept + math.sqrt(leakage * confounded_share))
-
-
 def leakage_to_explain(estimate: float, naive: float, strength: float, null: float = 0.0) -> float:
     """R2 of the confounded part in the learned instrument, if the true effect were the null.
 
@@ -221,14 +185,24 @@ def leakage_to_explain(estimate: float, naive: float, strength: float, null: flo
 
     Notes
     -----
-    :func:`leakage_bias` inverted, the confounded share being what makes both instruments as strong
-    as they are. With ``r = (estimate - null) / (naive - null)`` and q the strength,
+    Let g0 and c be the exogenous and the confounded part, uncorrelated and of unit variance. The
+    naive instrument (the exposure that all genotypes fit) is ``sqrt(1 - s) g0 + sqrt(s) c``, the
+    learned one ``sqrt(1 - rho) g0 + sqrt(rho) c``; the outcome net of the null varies with c
+    alone. The bias of either is the covariance of this outcome with the instrument over that of
+    the exposure, hence
+
+        r = (estimate - null) / (naive - null)
+          = sqrt(rho / s) / (sqrt((1 - rho)(1 - s)) + sqrt(rho s)),
+
+    which grows with the root of rho: with half of the naive instrument confounded, 1 % of leakage
+    is 18 % of the naive bias. If c leaks with the sign opposite to its sign in the naive
+    instrument, the last term is subtracted and the bias changes sign. The share s follows from q,
+    the strength, for the instruments are at an angle of cosine ``sqrt(q)``, and
 
         rho = r^2 q (1 - q) / (1 - 2 r q + r^2 q).
 
-    The fitted exposures span a plane, their angle has cosine ``sqrt(q)``, and the confounded part
-    is the direction in it along which the outcome, net of the null, varies. The learned
-    instrument is taken to be a function of the genotypes that the naive one does not beat.
+    The learned instrument is taken to be a function of the genotypes that the naive one does not
+    beat.
     """
     if not 0 < strength < 1 or naive == null:
         return math.nan

@@ -83,20 +83,6 @@ def sargan(reduced: Reduced) -> TestResult:
     return TestResult.chi_square(name, reduced.count * _explained_share(reduced), dof)
 
 
-def basmann(reduced: Reduced) -> TestResult:
-    """Sargan's test with a small-sample scale.
-
-    Notes
-    -----
-    ``(N - controls - L) u'Pu / u'Mu``, chi-square(L - P): Basmann (1960).
-    """
-    name, dof = "Basmann", reduced.num_instruments - reduced.num_exposures
-    if dof <= 0:
-        return TestResult.not_applicable(name, _JUST_IDENTIFIED)
-    share = _explained_share(reduced)
-    return TestResult.chi_square(name, reduced.dof * share / (1 - share), dof)
-
-
 def anderson_rubin_overidentification(reduced: Reduced) -> TestResult:
     """The likelihood ratio test that the instruments agree, at the LIML estimate.
 
@@ -153,17 +139,6 @@ def wu_hausman(reduced: Reduced) -> TestResult:
         return TestResult.not_applicable(name, "too few people")
     fall, rss = _endogeneity_contrast(reduced)
     return TestResult.f(name, fall / p / ((rss - fall) / dof), (p, dof))
-
-
-def durbin(reduced: Reduced) -> TestResult:
-    """Whether OLS would have done, for homoskedastic errors.
-
-    Notes
-    -----
-    ``N d / rss``, chi-square(P), as in :func:`wu_hausman`: Durbin (1954).
-    """
-    fall, rss = _endogeneity_contrast(reduced)
-    return TestResult.chi_square("Durbin", reduced.count * fall / rss, reduced.num_exposures)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mrscale.sampling.plan import Plan, held_out, split_by_environment
+from mrscale.sampling.plan import Plan, held_out
 
 
 def test_epochs_differ_and_rows_are_mixed():
@@ -23,9 +23,3 @@ def test_about_the_asked_share_is_held_out():
         assert abs(held_out(family, 1).mean() - 0.15) < 0.01
         assert abs(held_out(family, 1, share=0.4).mean() - 0.4) < 0.015
         assert (held_out(family, 1) != held_out(family, 2)).any()
-
-
-def test_rows_are_split_by_environment():
-    environment = np.array([0, 0, 1, 1, 1, 3], dtype=np.int16)
-    parts = split_by_environment(np.array([1, 2, 4, 5]), environment, 4)
-    assert [part.tolist() for part in parts] == [[1], [2, 4], [], [5]]

@@ -56,11 +56,6 @@ class Passes:
         rows = gmm.slope_rows(self.a, self.r, self.y - self.r @ theta, multiplier)
         return outer(rows, self.codes)[0, 1:]
 
-    def centring(self) -> gmm.Centring:
-        sizes = np.bincount(self.codes)
-        weighted = self.a * sizes[self.codes][:, None]
-        return gmm.Centring(weighted.T @ self.r, weighted.T @ self.y, float(sizes @ sizes))
-
     def cue(self, **options: object) -> gmm.GMMFit:
         return gmm.continuously_updated(*self.products, self.meat, self.slope, **options)
 
@@ -99,10 +94,10 @@ def test_two_step_is_the_textbook_formula_and_two_passes() -> None:
     sandwich = bread @ ar.T @ weight @ data.meat(params) @ weight @ ar @ bread
     total = ay - ar @ params
     data.num = 0
-    fit = gmm.two_step(aa, ar, ay, count, data.meat, scale=1.5)
+    fit = gmm.two_step(aa, ar, ay, count, data.meat)
     assert data.num == fit.evaluations == fit.iterations == 2
     assert_allclose(fit.params, params, rtol=1e-9)
-    assert_allclose(fit.cov, 1.5 * sandwich, rtol=1e-9)
+    assert_allclose(fit.cov, sandwich, rtol=1e-9)
     assert_allclose(fit.weight, count * weight, rtol=1e-9)
     assert_allclose(fit.j_statistic, total @ weight @ total, rtol=1e-9)
     assert fit.j_dof == 4
@@ -149,35 +144,24 @@ def test_blocks_add_up() -> None:
     assert_allclose(sum(slopes), data.slope(theta, multiplier), rtol=1e-12)
 
 
-@pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("grouping", ["people", "clusters"])
-def test_cue_is_at_a_minimum_of_its_criterion(grouping: str, centred: bool) -> None:
+def test_cue_is_at_a_minimum_of_its_criterion(grouping: str) -> None:
     data = passes(grouping)
-    centring = data.centring() if centred else None
-    fit = data.cue(centring=centring)
+    fit = data.cue()
     assert fit.converged
     assert fit.evaluations == data.num
 
     def criterion(theta: np.ndarray) -> float:
         scores = gmm.score_rows(data.a, data.y - data.r @ theta)
-        total, mean = scores.sum(0), scores.mean(0) if centred else 0.0
-        return float(total @ np.linalg.solve(outer(scores - mean, data.codes), total))
+        total = scores.sum(0)
+        return float(total @ np.linalg.solve(outer(scores, data.codes), total))
 
     assert_allclose(fit.j_statistic, criterion(fit.params), rtol=1e-9)
     for step in np.eye(3) * np.sqrt(np.diag(fit.cov)) * 1e-3:
         assert criterion(fit.params + step) > fit.j_statistic
         assert criterion(fit.params - step) > fit.j_statistic
-    two_step = gmm.two_step(*data.products, data.meat, centring=centring)
+    two_step = gmm.two_step(*data.products, data.meat)
     assert fit.j_statistic < criterion(two_step.params)
-
-
-def test_centring_people_changes_j_but_not_the_estimate() -> None:
-    data = passes()
-    plain, centred = data.cue(), data.cue(centring=data.centring())
-    # an optimiser stops within its tolerance of 1e-8 standard errors
-    assert_allclose(centred.params, plain.params, rtol=1e-6)
-    expected = plain.j_statistic / (1 - plain.j_statistic / len(data.y))
-    assert_allclose(centred.j_statistic, expected, rtol=1e-9)
 
 
 def test_cue_with_classical_errors_is_liml() -> None:

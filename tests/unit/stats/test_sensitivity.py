@@ -18,7 +18,6 @@ from mrscale.stats.sensitivity import (
     extreme_robustness_value,
     fitted_instrument,
     iv_robustness,
-    leakage_bias,
     leakage_to_explain,
     robustness_value,
 )
@@ -234,25 +233,6 @@ def instruments(leakage, share, n=400):
     return confounded, naive, learned, q[:, 2:]
 
 
-@pytest.mark.parametrize(
-    ("leakage", "share"), [(0.01, 0.5), (0.2, 0.5), (0.5, 0.5), (0.9, 0.3), (1.0, 0.4), (1e-6, 1.0)]
-)
-def test_bias_by_leakage_is_that_of_two_stage_least_squares(leakage, share):
-    confounded, naive, learned, noise = instruments(leakage, share)
-    exposure = 2 * naive + noise[:, 0]
-    outcome = 0.7 * exposure + 3 * confounded + noise[:, 1]
-    biases = [g @ outcome / (g @ exposure) - 0.7 for g in (learned, naive)]
-    assert_allclose(leakage_bias(leakage, share), biases[0] / biases[1], rtol=1e-9)
-
-
-def test_bias_by_leakage_at_its_ends():
-    for share in (0.1, 0.5, 1.0):
-        assert leakage_bias(0.0, share) == 0
-        assert leakage_bias(share, share) == pytest.approx(1)
-        assert leakage_bias(1.0, share) == pytest.approx(1 / share)
-    assert leakage_bias(0.01, 0.5) == pytest.approx(0.18, abs=0.005)
-
-
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("leakage", "share"), [(0.01, 0.5), (0.3, 0.6), (0.7, 0.2)])
 def test_leakage_that_explains_an_estimate_is_the_one_that_made_it(leakage, share, sign):
@@ -265,14 +245,6 @@ def test_leakage_that_explains_an_estimate_is_the_one_that_made_it(leakage, shar
     strength = (learned @ exposure) ** 2 / (naive @ exposure) ** 2
     found = leakage_to_explain(estimate, biased, strength, null=-0.3)
     assert_allclose(found, leakage, rtol=1e-8)
-
-
-def test_leakage_inverts_the_bias():
-    for leakage in (1e-6, 0.05, 0.4, 0.95):
-        for share in (0.1, 0.5, 0.9):
-            angle = math.sqrt((1 - leakage) * (1 - share)) + math.sqrt(leakage * share)
-            found = leakage_to_explain(leakage_bias(leakage, share), 1.0, angle**2)
-            assert_allclose(found, leakage, rtol=1e-8)
 
 
 def test_leakage_is_a_share_whatever_the_estimates():

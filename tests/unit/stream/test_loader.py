@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mrscale.errors import StoreError
-from mrscale.sampling.plan import Plan, split_by_environment
+from mrscale.sampling.plan import Plan
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.engine import readers
 from mrscale.stream.loader import READY_BATCHES, Loader, ahead
@@ -33,8 +33,8 @@ def store(small_store):
 @pytest.fixture(scope="module")
 def plan(store):
     rows = np.flatnonzero(np.arange(store.num_samples) % 5 != 0)
-    environments = len(store.names("environments"))
-    parts = split_by_environment(rows, store.array("environment"), environments)
+    environment = store.array("environment")[rows]
+    parts = tuple(rows[environment == code] for code in range(len(store.names("environments"))))
     return Plan(parts, store.layout.chunk_rows, batch_size=40, seed=3)
 
 
