@@ -47,7 +47,12 @@ def checklist(result: StudyResult) -> list[Item]:
             "Assumptions",
             "Those of each estimator are beside it, those of learned instruments under Limits.",
         ),
-        Item("6c", "Estimators", f"Of {'; '.join(pairs)}: {'; '.join(labels)}."),
+        Item(
+            "6c",
+            "Estimators",
+            f"Of {'; '.join(pairs)}: {'; '.join(labels)}. Standard errors are robust to unequal "
+            "variances, and clustered by family or by the cluster column of the study.",
+        ),
         Item(
             "6d",
             "Missing data",

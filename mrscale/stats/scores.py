@@ -50,7 +50,7 @@ class OuterSums:
         ----------
         scores : sequence of ndarray, shapes (N, J)
         codes : ndarray of int, shape (N,), optional
-            Cluster of each person; without it each is their own.
+            Cluster of each person, -1 for a person of their own; without it all are.
         sizes : ndarray of int, shape (clusters,), optional
             People of each cluster in all blocks together.
         """
@@ -58,9 +58,11 @@ class OuterSums:
             none = np.zeros(0, dtype=np.int64)
             totals = tuple(s.T @ s for s in scores)
             return cls(totals, none, none, tuple(np.zeros((0, s.shape[1])) for s in scores))
-        order = np.argsort(codes, kind="stable")
-        sums = cls._grouped(codes[order], np.ones(len(codes), np.int64), [s[order] for s in scores])
-        return cls._closed(tuple(np.zeros((s.shape[1],) * 2) for s in scores), *sums, sizes)
+        alone = codes < 0
+        totals = tuple(s[alone].T @ s[alone] for s in scores)
+        order = np.argsort(codes, kind="stable")[int(alone.sum()) :]
+        sums = cls._grouped(codes[order], np.ones(len(order), np.int64), [s[order] for s in scores])
+        return cls._closed(totals, *sums, sizes)
 
     def combine(self, other: OuterSums, sizes: Codes | None = None) -> OuterSums:
         """Of the people of both; ``sizes`` as for ``from_block``."""

@@ -173,11 +173,13 @@ def estimate(
         one_blas_thread(),  # the same bits wherever the passes ran
         bar("Estimating", options.num_passes, quiet=quiet) as progress,
     ):
+        clustered = errors == "cluster"
         if run is not None:
-            tables, people = latent_estimates(store, client, run, x, y, w, by, progress)
+            tables, people = latent_estimates(
+                store, client, run, x, y, w, by, clustered=clustered, progress=progress
+            )
             found = CohortResult(y, tuple(x), instruments, **tables)
         else:
-            clustered = errors == "cluster"
             data = StoreData.read(store, client, x, y, w, clustered=clustered, progress=progress)
             found, people = _from_genotypes(data, options)
     notes = _notes(store, found, options, overlapping_gwas)

@@ -59,7 +59,12 @@ _GOES_WITH: list[tuple[str, tuple[str, ...], dict[str, tuple[Any, ...]]]] = [
     (
         "instruments",
         ("latent",),
-        {**_LINEAR_2SLS, "errors": ("robust",), "small_sample": (False,), "first_stage": ("same",)},
+        {
+            **_LINEAR_2SLS,
+            "errors": ("robust", "cluster"),
+            "small_sample": (False,),
+            "first_stage": ("same",),
+        },
     ),
     ("first_stage", ("split",), _LINEAR_2SLS),
     (

@@ -8,7 +8,7 @@ Legend: N people, M variants, L latents, E environments, S encoders.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,6 @@ ORACLE = ("oracle", 0)
 LATENT_DEGREE = 2
 REMAINDER_DEGREE = 3
 
-Clusters = tuple[NDArray[np.int64], NDArray[np.int64]]
 Frame = tuple[str, int]
 """Name of a frame: what it is made from, and which encoder."""
 
@@ -83,8 +82,8 @@ class PairData:
         True exogenous latents, for simulated data.
     covariates : tuple of str, optional
         Names in the store; all of its covariates by default.
-    clusters : (ndarray of int64, shape (N,); ndarray of int64, shape (G,)), optional
-        Cluster of each person, from 0, and people of each, for clustered errors.
+    clustered : bool, default False
+        Errors by the store's clusters, which are families unless the study named others.
     """
 
     store: Cohort
@@ -95,7 +94,7 @@ class PairData:
     latents: Latents
     oracle: Floats | None
     covariates: tuple[str, ...] | None = None
-    clusters: Clusters | None = None
+    clustered: bool = False
 
     @cached_property
     def covariate_names(self) -> list[str]:
@@ -113,13 +112,39 @@ class PairData:
         values = self.store.array("covariate", rows)[:, self._covariate_columns]
         return values.astype(np.float64)
 
-    def complete(self, rows: slice, dosage: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which people have exposure, outcome, every covariate and the calls they need."""
+    @cached_property
+    def cluster_sizes(self) -> NDArray[np.intp] | None:
+        """People of each cluster of the store, shape (G,); None if errors are not clustered."""
+        if not self.clustered:
+            return None
+        code = self.store.array("cluster")
+        return np.bincount(code[code >= 0])
+
+    @property
+    def num_clusters(self) -> int | None:
+        """Clusters of the store, people of their own among them, if errors are clustered."""
+        sizes = self.cluster_sizes
+        return None if sizes is None else len(sizes) + self.store.num_samples - int(sizes.sum())
+
+    def in_several_clusters(self, environments: Sequence[int]) -> bool:
+        """Whether the people with the traits in some environments, or in all if none is named, are
+        in two clusters or more."""
+        used = self._with_traits(slice(0, self.store.num_samples))
+        if environments:
+            used &= np.isin(self.store.array("environment"), environments)
+        code = self.store.array("cluster")[used]
+        return len(np.unique(code)) > 1 or int((code < 0).sum()) > 1
+
+    def _with_traits(self, rows: slice) -> NDArray[np.bool_]:
         x = self.store.array("exposure", rows)[:, self.exposure]
         y = self.store.array("outcome", rows)[:, self.outcome]
         w = self.covariate_rows(rows)
-        found = np.isfinite(x) & np.isfinite(y) & np.isfinite(w).all(axis=1)
-        return np.asarray(found & ~is_missing(dosage).any(axis=1) if self.drop_missing else found)
+        return np.asarray(np.isfinite(x) & np.isfinite(y) & np.isfinite(w).all(axis=1))
+
+    def complete(self, rows: slice, dosage: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which people have exposure, outcome, every covariate and the calls they need."""
+        found = self._with_traits(rows)
+        return found & ~is_missing(dosage).any(axis=1) if self.drop_missing else found
 
     def frames(self, rows: slice) -> Iterator[tuple[Frame, FrameRows]]:
         """The frames of one block of rows, complete cases only."""

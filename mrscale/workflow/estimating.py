@@ -106,7 +106,7 @@ def _estimate_in(
         checks = check_latents(client, store, latents, encoders, study.seed, progress=progress)
         for x in range(len(exposures)):
             for y in range(len(outcomes)):
-                data = PairData(store, fill, drop, x, y, latents, oracle)
+                data = PairData(store, fill, drop, x, y, latents, oracle, clustered=True)
                 try:
                     pair = estimate_pair(client, data, checks, truth=effect, progress=progress)
                 except InputError as error:

@@ -194,6 +194,28 @@ def select(
     return pool(parts)
 
 
+def in_several_clusters(data: PairData, kinds: Sequence[Sequence[Fitted]]) -> list[list[Fitted]]:
+    """Of each list those fits that clustered errors can be given: the influences of people of a
+    single cluster sum to zero, which is no error.
+
+    Raises
+    ------
+    InputError
+        If all people who have the traits are one cluster.
+    """
+    if not data.clustered:
+        return [list(kind) for kind in kinds]
+    groups = {one.environments for kind in kinds for one in kind}
+    several = {group: data.in_several_clusters(group) for group in groups}
+    if not several[EVERYWHERE]:
+        raise InputError(
+            "clustered errors need two clusters or more (fifty to be trusted), but all people with "
+            "the exposure, the outcome and every covariate are one; extract with another "
+            "cluster_column in [people], or without"
+        )
+    return [[one for one in kind if several[one.environments]] for kind in kinds]
+
+
 def with_errors(
     client: Client | None,
     cuts: Sequence[slice],
@@ -211,16 +233,15 @@ def with_errors(
     ndarray, shape (fits, fits)
         Covariance of the estimates given their encoders.
     """
-    codes, sizes = data.clusters or (None, None)
+    sizes = data.cluster_sizes
     tested = [i for i, one in enumerate(fitted) if one.is_testable]
 
     def block(rows: slice) -> OuterSums:
         frames, length = dict(data.frames(rows)), rows.stop - rows.start
         influence = np.stack([_influence(frames, one, length) for one in fitted], axis=1)
         scores = [score for i in tested for score in _scores(frames, fitted[i], length)]
-        return OuterSums.from_block(
-            [influence, *scores], None if codes is None else codes[rows], sizes
-        )
+        codes = data.store.array("cluster", rows) if data.clustered else None
+        return OuterSums.from_block([influence, *scores], codes, sizes)
 
     sums = reduce_blocks(client, cuts, block, lambda a, b: a.combine(b, sizes), progress=progress)
     covariance, *meats = sums.totals
@@ -229,7 +250,7 @@ def with_errors(
     for i in tested:
         own, meats = meats[: len(fitted[i].fits)], meats[len(fitted[i].fits) :]
         tests = [
-            hansen_j_of(one.reduced, meat, one.reduced.count if sizes is None else len(sizes))
+            hansen_j_of(one.reduced, meat, data.num_clusters or one.reduced.count)
             for one, meat in zip(fitted[i].fits, own, strict=True)
         ]
         found[i] = replace(found[i], overidentification=_typical(tests))

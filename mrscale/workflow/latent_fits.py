@@ -25,6 +25,7 @@ from mrscale.workflow.fitting import (
     fit,
     fit_within,
     frame_moments,
+    in_several_clusters,
     may_be_shown,
     select,
     with_errors,
@@ -42,6 +43,8 @@ def latent_estimates(
     outcome: str,
     covariates: Sequence[str],
     by: str | None,
+    *,
+    clustered: bool,
     progress: Advance = silent,
 ) -> tuple[dict[str, Any], dict[int, int]]:
     """2SLS on every latent instrument of a run, in two passes over the store.
@@ -58,7 +61,7 @@ def latent_estimates(
     Raises
     ------
     InputError
-        If several exposures are named.
+        If several exposures are named, or all people are one cluster.
     RunError
         If the run has no latents of its encoders, or those of another store, or if they are made
         again meanwhile.
@@ -80,6 +83,7 @@ def latent_estimates(
         latents=latents,
         oracle=None,
         covariates=tuple(covariates),
+        clustered=clustered,
     )
     cuts = blocks(store.num_samples, store.layout.chunk_rows)
     moments = frame_moments(client, cuts, data, progress=progress)
@@ -92,6 +96,7 @@ def latent_estimates(
         sizes = np.bincount(store.array("environment"), minlength=len(data.fill))
         found = fit_within(moments, controlled, range(len(data.fill)))
         within = [one for one in found if may_be_shown(one, moments, sizes)]
+    everybody, within = in_several_clusters(data, [everybody, within])
     fitted, _ = with_errors(client, cuts, data, [*everybody, *within], progress=progress)
     if folder.clocks().get("encode") != made:
         raise RunError(

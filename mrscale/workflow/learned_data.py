@@ -25,7 +25,6 @@ from mrscale.workflow.columns import (
     require_finite,
     require_same_rows,
 )
-from mrscale.workflow.designs import Clusters
 from mrscale.workflow.iv_data import Data
 from mrscale.workflow.learning import BLOCKS
 
@@ -136,7 +135,7 @@ def pair_cohort(
     *,
     blocks: int | Literal["auto"],
     seed: int,
-) -> tuple[ArrayCohort, Clusters | None]:
+) -> ArrayCohort:
     """Take what users hand over; everything that :func:`mrscale.iv` refuses is refused.
 
     Parameters and errors are those of :func:`mrscale.learned_iv`.
@@ -146,8 +145,6 @@ def pair_cohort(
     ArrayCohort
         Its folds are the blocks of people that train one encoder each: whole clusters,
         environments in equal shares.
-    tuple of ndarray, or None
-        Clusters as for :class:`mrscale.workflow.designs.PairData`.
     """
     data = Data.of(
         outcome, exposure, instruments, covariates, clusters=clusters, weights=None, intercept=True
@@ -166,7 +163,7 @@ def pair_cohort(
     _require_varying(~moments.constant[data.columns.instruments])
     data.require_usable(moments, reduce_design(moments, data.columns)[0])
     cohort.arrays["fold"] = balanced_folds(codes, cohort.arrays["family"], num_blocks, seed)
-    return cohort, None if data.codes is None else (data.codes, np.bincount(data.codes))
+    return cohort
 
 
 def require_enough(cohort: Cohort, num_blocks: int) -> None:

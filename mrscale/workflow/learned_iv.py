@@ -24,7 +24,7 @@ from mrscale.train.inputs import TrainingBlock
 from mrscale.train.learn import Effort, Trained, learn
 from mrscale.workflow.checks import check_latents
 from mrscale.workflow.cohorts import Cohort, fill_of
-from mrscale.workflow.designs import Clusters, PairData
+from mrscale.workflow.designs import PairData
 from mrscale.workflow.latents import Encoders, Latents, encode_rows
 from mrscale.workflow.learned_data import pair_cohort
 from mrscale.workflow.learned_options import LearnOptions, require_blocks
@@ -144,7 +144,7 @@ def learned_iv(
         front_end=front_end,
     )
     require_blocks(blocks)
-    cohort, clustered = pair_cohort(
+    cohort = pair_cohort(
         outcome,
         exposure,
         instruments,
@@ -154,11 +154,11 @@ def learned_iv(
         blocks=blocks,
         seed=seed,
     )
-    return learned_pair(cohort, options, clusters=clustered, quiet=quiet)
+    return learned_pair(cohort, options, clustered=clusters is not None, quiet=quiet)
 
 
 def learned_pair(
-    cohort: Cohort, options: LearnOptions, *, clusters: Clusters | None = None, quiet: bool = False
+    cohort: Cohort, options: LearnOptions, *, clustered: bool = False, quiet: bool = False
 ) -> LearnedIVResult:
     """:func:`learned_iv` for the first exposure and outcome of a cohort in folds.
 
@@ -167,7 +167,7 @@ def learned_pair(
     cohort : Cohort
         In memory, or a genotype store; its folds are the blocks.
     options : LearnOptions
-    clusters : tuple of ndarray, optional
+    clustered : bool, default False
         As for :class:`mrscale.workflow.designs.PairData`.
     quiet : bool, default False
     """
@@ -194,7 +194,7 @@ def learned_pair(
     with bar("Encoding", 1, quiet=quiet) as progress:
         write = partial(encode_rows, cohort, encoders, latents.arrays)
         map_blocks(None, cuts, write, progress=progress)
-    data = PairData(cohort, fill, False, 0, 0, latents, None, clusters=clusters)
+    data = PairData(cohort, fill, False, 0, 0, latents, None, clustered=clustered)
     with bar("Estimating", 3, quiet=quiet) as progress:
         checks = check_latents(None, cohort, latents, encoders, options.seed, progress=progress)
         pair = estimate_pair(None, data, checks, progress=progress)
@@ -205,7 +205,7 @@ def learned_pair(
         num_factors=starts[0].front.num_factors,
         num_blocks=num_blocks,
         environments=tuple(cohort.names("environments")),
-        num_clusters=None if clusters is None else len(clusters[1]),
+        num_clusters=data.num_clusters,
         latent_dim_path=path_table(chosen.path, chosen.value),
         provenance={"settings": asdict(options), "software": software_versions()},
     )

@@ -28,6 +28,7 @@ from mrscale.workflow.fitting import (
     fit_within,
     fit_without,
     frame_moments,
+    in_several_clusters,
     may_be_shown,
     select,
     with_errors,
@@ -135,6 +136,7 @@ def fit_pair(
         [one for e in estimators for one in fit_within(moments, e, places)],
         [one for e in estimators if e.key in quotable for one in fit_without(moments, e, places)],
     ]
+    kinds = in_several_clusters(data, kinds)
     fitted, covariance = with_errors(client, cuts, data, [*chain(*kinds)], progress=progress)
     rest = iter(fitted)
     everywhere, within, without = (list(islice(rest, len(kind))) for kind in kinds)

@@ -63,6 +63,20 @@ def test_clusters_may_lie_in_several_blocks(scores, codes, cuts):
     assert found.open_code.size == 0, "all people were seen"
 
 
+def test_people_without_a_cluster_are_their_own(scores, codes):
+    some = np.where(codes % 3 == 0, -1, codes // 3)
+    own = np.where(some < 0, 1000 + np.arange(NUM_PEOPLE), some)
+    sizes = np.bincount(some[some >= 0])
+    parts = [
+        OuterSums.from_block([s[rows] for s in scores], some[rows], sizes)
+        for rows in (slice(0, 70), slice(70, NUM_PEOPLE))
+    ]
+    found = parts[0].combine(parts[1], sizes)
+    for total, s in zip(found.totals, scores, strict=True):
+        assert_allclose(total, by_hand(s, own), rtol=1e-12, atol=1e-12)
+    assert found.open_code.size == 0
+
+
 def test_any_tree_gives_the_same(scores, codes):
     sizes = np.bincount(codes)
     a, b, c, d = blocks(scores, codes, [40, 110, 150])

@@ -70,11 +70,36 @@ def test_variants_and_what_the_estimate_depends_on_are_told(small_store, tmp_pat
     found = {one.name: one for one in pair.sensitivity}
     one = found["2SLS adjusted, without one variant"]
     np.testing.assert_allclose([one.lower, one.upper], [left_out.min(), left_out.max()], rtol=1e-8)
-    others = mr.estimate(small_store, by="environment").leave_one_environment_out
+    clustered = mr.estimate(small_store, by="environment", errors="cluster")
+    others = clustered.leave_one_environment_out
     assert [one.label for one in pair.without] == others["label"].tolist()
     for column in ("estimate", "ci_lower", "ci_upper", "first_stage_f"):
         told = [getattr(one, column) for one in pair.without]
         np.testing.assert_allclose(told, others[column].astype(float), rtol=1e-6)
+
+
+def test_errors_are_clustered_by_family(small_store, tmp_path):
+    (pair,) = estimate(study(small_store, tmp_path), quiet=True).pairs
+    clustered = mr.estimate(small_store, by="environment", errors="cluster")
+    robust = mr.estimate(small_store).fit.std_errors["exposure"]
+    assert pair["tsls_pc"].std_error != pytest.approx(robust, rel=1e-3)
+    expected = clustered.fit.std_errors["exposure"]
+    assert pair["tsls_pc"].std_error == pytest.approx(expected, rel=1e-9)
+
+
+def test_people_of_one_cluster_have_no_error_of_their_own(small, changed_store, tmp_path):
+    environment = small.array("environment")
+    site = np.where(environment == 1, 0, 1 + np.arange(900) % 60).astype(np.int32)
+    store = changed_store(cluster=site)
+    (pair,) = estimate(study(store, tmp_path), quiet=True).pairs
+    assert [one.key for one in pair.per_environment] == ["north", "west"]
+    assert min(one.std_error for one in pair.per_environment) > 0.01
+    other = changed_store(cluster=np.minimum(environment, 1).astype(np.int32))
+    (pair,) = estimate(study(other, tmp_path / "two"), quiet=True).pairs
+    assert [one.label for one in pair.without] == ["south", "west"]
+    alone = changed_store(cluster=np.zeros(900, dtype=np.int32))
+    with pytest.raises(InputError, match=r"two clusters or more .* with another cluster_column"):
+        estimate(study(alone, tmp_path / "one"), quiet=True)
 
 
 def test_candidates_that_are_no_instruments_are_listed(small_store, changed_store, tmp_path):

@@ -42,7 +42,9 @@ def run(small_store, tmp_path_factory):
 
 
 def test_estimates_are_those_of_the_study(small_store, run):
-    found = mr.estimate(small_store, instruments="latent", run=run)
+    found = mr.estimate(small_store, instruments="latent", run=run, errors="cluster")
+    robust = mr.estimate(small_store, instruments="latent", run=run).estimates
+    assert (found.estimates["std_error"] != robust["std_error"]).all()
     assert found.estimates["label"].tolist() == ["linear", "linear_controls"]
     study = pd.read_csv(run / "estimates.tsv", sep="\t").set_index("key")
     same = ["estimate", "std_error", "ci_lower", "ci_upper", "pvalue", "first_stage_f", "num_obs"]
@@ -137,7 +139,15 @@ def test_latents_that_are_made_again_meanwhile_are_refused(small, run, tmp_path)
 
     with pytest.raises(RunError, match="were made again while they were read"):
         latent_estimates(
-            small, None, tmp_path / "run", ["exposure"], "outcome", [], None, made_again
+            small,
+            None,
+            tmp_path / "run",
+            ["exposure"],
+            "outcome",
+            [],
+            None,
+            clustered=False,
+            progress=made_again,
         )
 
 
