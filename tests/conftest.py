@@ -84,10 +84,26 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write_small_store(path: Path, num_people: int = 900, seed: int = 7) -> None:
+@pytest.fixture(scope="session")
+def write_store() -> Callable[..., None]:
+    """The function that writes small stores."""
+    return write_small_store
+
+
+def write_small_store(
+    path: Path,
+    num_people: int = 900,
+    seed: int = 7,
+    *,
+    num_variants: int = 30,
+    change: Callable[[dict[str, np.ndarray]], None] | None = None,
+) -> None:
     """Write a store whose dosages follow an exogenous factor and one that shifts over three
-    environments: 30 variants, 2 folds, pairs of relatives, 1 % missing calls."""
-    dosage, values = small_cohort(num_people, seed)
+    environments: 30 variants, 2 folds, pairs of relatives, 1 % missing calls. ``change`` writes
+    over values before they are stored."""
+    dosage, values = small_cohort(num_people, seed, num_variants)
+    if change:
+        change(values)
     layout = Layout(*dosage.shape, chunk_rows=64, shard_rows=256)
     sizes = np.bincount(values["environment"]).tolist()
     writer.create(path, layout)
@@ -110,10 +126,12 @@ def write_small_store(path: Path, num_people: int = 900, seed: int = 7) -> None:
     )
 
 
-def small_cohort(num_people: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def small_cohort(
+    num_people: int, seed: int, num_variants: int = 30
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Dosages, and everything else that is in the store of them."""
     rng = np.random.default_rng(seed)
-    num_variants, num_environments = 30, 3
+    num_environments = 3
     environment = np.sort(rng.integers(0, num_environments, num_people))
     family = np.where(np.arange(num_people) < 200, np.arange(num_people) // 2, -1)
     family = rng.permutation(family)

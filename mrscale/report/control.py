@@ -83,17 +83,21 @@ def _disclose_pair(
     estimates = tuple(replace(e, num_obs=whole(e.num_obs)) for e in pair.estimates)
     if not isinstance(total_of(inside, used), AtMost):
         everyone.append(used)  # readers can add the cells up
-    sensitivity = pair.sensitivity
+    sensitivity, instruments = pair.sensitivity, pair.instruments
     if any(isinstance(e.num_obs, AtMost) for e in estimates):
-        # two of them have the degrees of freedom between them
+        # two of them, and errors of a few variants, have the degrees of freedom between them
         sensitivity = tuple(
             replace(one, value=math.nan) if one.name.startswith(ROBUSTNESS) else one
             for one in sensitivity
+        )
+        instruments = tuple(
+            replace(one, se_exposure=math.nan, se_outcome=math.nan) for one in instruments
         )
     return replace(
         pair,
         estimates=estimates,
         sensitivity=sensitivity,
+        instruments=instruments,
         per_environment=tuple(
             replace(e, num_obs=cell) for e, cell in zip(pair.per_environment, inside, strict=True)
         ),

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 
-from mrscale.disclosure import export_count
+from mrscale.disclosure import export_count, may_tell_more_than
 from mrscale.errors import InputError
 from mrscale.progress import bar
 from mrscale.results.cohort import CohortResult
@@ -53,6 +53,7 @@ from mrscale.workflow.logistic_iv import LogisticErrors, fit_logistic
 from mrscale.workflow.split_iv import fit_split
 from mrscale.workflow.store_data import StoreData
 from mrscale.workflow.subsets import (
+    TOO_FEW,
     Subset,
     each_environment,
     estimates_table,
@@ -61,6 +62,9 @@ from mrscale.workflow.subsets import (
     with_the_others,
     without_each_environment,
 )
+
+_TELLING = ("ci_lower", "ci_upper", "pvalue")
+"""Columns that have the residual degrees of freedom between them, where t is the reference."""
 
 
 def estimate(
@@ -194,6 +198,10 @@ def _from_genotypes(data: StoreData, options: Options) -> tuple[CohortResult, di
     whole = data.with_indicators(groups)
     associations = per_variant(data, groups, whole, by_environment=options.by is not None)
     people = {code: int((data.environment == code).sum()) for code in data.present}
+    instruments = data.columns.num_instruments if options.estimator != "ols" else 0
+    needed = data.columns.width - data.columns.num_instruments + instruments
+    if not may_tell_more_than(needed, len(data.environment), [data.rows.store.num_samples]):
+        raise InputError(TOO_FEW)
     if options.is_plain:
         found = _regressions(data, groups, whole, options)
     else:
@@ -316,13 +324,15 @@ def _controlled(found: CohortResult, people: dict[str, int], *, small_sample: bo
             return table
         return table.assign(num_obs=[counts.get(name, total) for name in table[label]])
 
-    def without_dof(table: pd.DataFrame) -> pd.DataFrame:
+    def without(table: pd.DataFrame, *telling: str) -> pd.DataFrame:
         """Without what tells degrees of freedom, and so people, where their number is hidden."""
         hidden = np.array([isinstance(n, str) for n in table.get("num_obs", ())], dtype=bool)
-        telling = table.columns.intersection(["ci_lower", "ci_upper", "pvalue"])
-        return table.assign(**{c: table[c].mask(hidden) for c in telling})
+        there = table.columns.intersection(list(telling))
+        return table.assign(**{c: table[c].mask(hidden) for c in there})
 
-    of_t = without_dof if small_sample else lambda table: table
+    def of_t(table: pd.DataFrame) -> pd.DataFrame:
+        return without(table, *_TELLING) if small_sample else table
+
     return replace(
         found,
         people=total,
@@ -331,5 +341,8 @@ def _controlled(found: CohortResult, people: dict[str, int], *, small_sample: bo
         meta=found.meta.assign(num_obs=shown_total(people, pooled)),
         leave_one_environment_out=of_t(counted(found.leave_one_environment_out, "label", others)),
         leave_one_instrument_out=counted(found.leave_one_instrument_out, "label", {}),
-        per_variant=without_dof(counted(found.per_variant, "environment", cells)),
+        # errors of a few variants have the degrees of freedom between them
+        per_variant=without(
+            counted(found.per_variant, "environment", cells), "std_error", *_TELLING
+        ),
     )

@@ -33,7 +33,7 @@ from mrscale.store.reader import GenotypeStore
 from mrscale.stream.products import Group
 from mrscale.workflow.iv_fits import Fit, Problem
 from mrscale.workflow.store_data import StoreData
-from mrscale.workflow.subsets import Subset, environment_moments, wald
+from mrscale.workflow.subsets import Subset, environment_moments, may_tell_more, wald
 
 Shown = dict[str, int | str]
 """Counts of people as they may leave."""
@@ -150,7 +150,6 @@ def jackknife(
         "estimate": found.estimate,
         "std_error": found.std_error,
         "bias_corrected": found.bias_corrected,
-        "num_blocks": len(blocks),
     }
     return pd.DataFrame(table), ""
 
@@ -162,10 +161,13 @@ def per_variant(
     tables = [_associations(data, moments).assign(environment="")]
     if by_environment:
         names = data.rows.store.names("environments")
-        tables += [
-            _associations(data, environment_moments(groups, e)).assign(environment=names[e])
-            for e in data.present
-        ]
+        needed = len(data.within) - len(data.instruments.names)
+        for e in data.present:
+            moments = environment_moments(groups, e)
+            table = _associations(data, moments).assign(environment=names[e])
+            if not may_tell_more(data, needed, e):
+                table[table.columns.difference(["instrument", "trait", "environment"])] = np.nan
+            tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 

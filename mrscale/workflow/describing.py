@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mrscale import places
-from mrscale.disclosure import bounded, export_count, is_small, show_count, total_of
+from mrscale.disclosure import bounded, export_count, is_small, policy, show_count, total_of
 from mrscale.errors import without_secrets
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.store.schema import TRAITS
@@ -208,7 +209,9 @@ def _share(missing: int, total: int) -> float | str:
         return f"{show_count(missing)} people"
     if is_small(total - missing):
         return f"all but {show_count(total - missing)} people"
-    return round(missing / max(1, total), _DIGITS)
+    # a share of so few digits could be that of twice as many counts as are hidden
+    digits = int(math.log10(max(1, total) / (2 * policy().limit + 1)))
+    return round(missing / max(1, total), min(max(digits, 0), _DIGITS))
 
 
 def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:

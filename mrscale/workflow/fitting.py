@@ -159,13 +159,19 @@ def fit_within(
 
 
 def may_be_shown(one: Fitted, moments: FrameMoments, sizes: NDArray[np.intp]) -> bool:
-    """Whether an estimate inside an environment tells no more of its people than their count.
+    """Whether an estimate tells no more of the people of its environments than their count.
 
-    ``sizes`` are all people of each environment, with the traits or without.
+    One of several environments may be shown if one of them alone could be: else that it is there
+    would tell of their sum. ``sizes`` are all people of each environment, with the traits or not.
     """
-    (code,) = one.environments
-    used = moments[GENOTYPE, code].count
-    return may_tell_more_than(len(one.estimator.columns), used, [int(sizes[code])])
+    needed = len(one.estimator.columns)
+    if one.environments == EVERYWHERE:
+        return may_tell_more_than(needed, select(moments, GENOTYPE).count, [int(sizes.sum())])
+    used = {code: found.count for (name, code), found in moments.items() if name == GENOTYPE}
+    return any(
+        used.get(code, 0) > needed and may_tell_more_than(needed, used[code], [int(sizes[code])])
+        for code in one.environments
+    )
 
 
 def fit_without(

@@ -32,7 +32,7 @@ from mrscale.workflow.fitting import (
 )
 from mrscale.workflow.latents import Latents
 from mrscale.workflow.runfolder import MARKER, RunFolder
-from mrscale.workflow.subsets import meta_table, with_the_others
+from mrscale.workflow.subsets import TOO_FEW, meta_table, with_the_others
 
 
 def latent_estimates(
@@ -61,7 +61,7 @@ def latent_estimates(
     Raises
     ------
     InputError
-        If several exposures are named, or all people are one cluster.
+        If several exposures are named, people are too few, or all of them are one cluster.
     RunError
         If the run has no latents of its encoders, or those of another store, or if they are made
         again meanwhile.
@@ -91,11 +91,11 @@ def latent_estimates(
     learned = {one.key: one for one in data.estimators() if one.frames != (GENOTYPE,)}
     everybody = [fit(moments, one) for one in learned.values()]
     controlled = learned[f"{latents.methods[0]}_controls"]
-    within = []
-    if by:
-        sizes = np.bincount(store.array("environment"), minlength=len(data.fill))
-        found = fit_within(moments, controlled, range(len(data.fill)))
-        within = [one for one in found if may_be_shown(one, moments, sizes)]
+    sizes = np.bincount(store.array("environment"), minlength=len(data.fill))
+    if not all(may_be_shown(one, moments, sizes) for one in everybody):
+        raise InputError(TOO_FEW)
+    within = fit_within(moments, controlled, range(len(data.fill))) if by else []
+    within = [one for one in within if may_be_shown(one, moments, sizes)]
     everybody, within = in_several_clusters(data, [everybody, within])
     fitted, _ = with_errors(client, cuts, data, [*everybody, *within], progress=progress)
     if folder.clocks().get("encode") != made:

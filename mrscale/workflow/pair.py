@@ -10,6 +10,7 @@ from itertools import chain, islice
 
 import numpy as np
 
+from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
 from mrscale.results import Estimate, LeftOut, PairResult
 from mrscale.results.pair import RIVAL
@@ -36,6 +37,7 @@ from mrscale.workflow.fitting import (
 from mrscale.workflow.instrument_list import AdjustedVariants, strongest
 from mrscale.workflow.judgement import LearnedFit, judge
 from mrscale.workflow.sensitivity import NAIVE, sensitivity
+from mrscale.workflow.subsets import TOO_FEW
 
 
 @dataclass(frozen=True)
@@ -131,19 +133,21 @@ def fit_pair(
     estimators, names = data.estimators(), cohort.names("environments")
     places = range(len(names))
     quotable = {RIVAL, *(f"{method}_controls" for method in checks)}
-    kinds = [
-        [fit(moments, one) for one in estimators],
-        [one for e in estimators for one in fit_within(moments, e, places)],
-        [one for e in estimators if e.key in quotable for one in fit_without(moments, e, places)],
-    ]
+    sizes = np.bincount(cohort.array("environment"), minlength=len(names))
+    shown = partial(may_be_shown, moments=moments, sizes=sizes)
+    whole = [fit(moments, one) for one in estimators]
+    if not all(map(shown, whole)):
+        raise InputError(TOO_FEW)
+    within = [one for e in estimators for one in fit_within(moments, e, places)]
+    others = [e for e in estimators if e.key in quotable]
+    without = [one for e in others for one in fit_without(moments, e, places)]
+    kinds = [whole, [*filter(shown, within)], [*filter(shown, without)]]
     kinds = in_several_clusters(data, kinds)
     fitted, covariance = with_errors(client, cuts, data, [*chain(*kinds)], progress=progress)
     rest = iter(fitted)
     everywhere, within, without = (list(islice(rest, len(kind))) for kind in kinds)
     by_key = {one.estimator.key: one for one in everywhere}
     inside = {key: [one for one in within if one.estimator.key == key] for key in by_key}
-    sizes = np.bincount(cohort.array("environment"), minlength=len(names))
-    inside[NAIVE] = [one for one in inside[NAIVE] if may_be_shown(one, moments, sizes)]
     metas = {key: _meta(ones) for key, ones in inside.items()}
     num_obs = select(moments, GENOTYPE).count
     estimates = [

@@ -87,16 +87,22 @@ def each_environment(
     data: StoreData, groups: dict[Group, Moments], estimator: KClassName
 ) -> list[Subset]:
     """Fits in each environment by itself, without indicators of environments."""
-    store = data.rows.store
-    names, sizes = store.names("environments"), np.bincount(store.array("environment"))
-    found = []
+    names, found = data.rows.store.names("environments"), []
     for e in data.present:
         moments = environment_moments(groups, e)
         one = _subset(data, names[e], (e,), data.within, moments, estimator)
-        if one.fit and not may_tell_more_than(len(data.within), one.num_obs, [int(sizes[e])]):
+        if one.fit and not may_tell_more(data, len(data.within), e):
             one = replace(one, fit=None, reason=TOO_FEW)
         found.append(one)
     return found
+
+
+def may_tell_more(data: StoreData, needed: int, code: int) -> bool:
+    """Whether it may be told that more than ``needed`` people of an environment have the traits,
+    and it is so."""
+    used = int((data.environment == code).sum())
+    size = int((data.rows.store.array("environment") == code).sum())
+    return used > needed and may_tell_more_than(needed, used, [size])
 
 
 def without_each_environment(
@@ -110,7 +116,11 @@ def without_each_environment(
         others = tuple(code for code in data.present if code != left_out)
         part = {group: moments for group, moments in groups.items() if group[0] != left_out}
         moments = data.with_indicators(part)
-        found.append(_subset(data, names[left_out], others, columns, moments, estimator))
+        one = _subset(data, names[left_out], others, columns, moments, estimator)
+        # else that there is an estimate would tell of the sum of their people
+        if one.fit and not any(may_tell_more(data, len(columns), code) for code in others):
+            one = replace(one, fit=None, reason=TOO_FEW)
+        found.append(one)
     return found
 
 

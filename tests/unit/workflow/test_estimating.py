@@ -87,6 +87,56 @@ def test_errors_are_clustered_by_family(small_store, tmp_path):
     assert pair["tsls_pc"].std_error == pytest.approx(expected, rel=1e-9)
 
 
+def test_hidden_counts_do_not_follow_from_errors_of_variants(small, changed_store, tmp_path):
+    """``dof se^2 + beta^2`` of the exposure and of the outcome are in one ratio for all variants:
+    three of them have the degrees of freedom between them."""
+    outcome = small.array("outcome")
+    outcome[:7] = np.nan
+    seldom_measured = changed_store(outcome=outcome)
+    (pair,) = estimate(study(seldom_measured, tmp_path), quiet=True).pairs
+    assert all(isinstance(e.num_obs, disclosure.AtMost) for e in pair.estimates)
+    assert len(pair.instruments) == 30
+    for one in pair.instruments:
+        assert math.isfinite(one.beta_exposure)
+        assert all(map(math.isnan, (one.se_exposure, one.se_outcome, one.first_stage_f)))
+    assert (tmp_path / "run" / "report.html").exists()
+    table = mr.estimate(seldom_measured, by="environment").per_variant
+    hidden = [isinstance(n, str) for n in table["num_obs"]]
+    assert table["std_error"].isna().tolist() == hidden
+    assert 0 < sum(hidden) < len(hidden)
+
+
+def test_people_who_are_few_have_no_estimate_under_another_name(write_store, tmp_path):
+    """Twelve in the north and none in the west: without the south, they are everybody."""
+
+    def measured(values):
+        environment, outcome = values["environment"], values["outcome"]
+        outcome[(environment == 0) & (np.cumsum(environment == 0) > 12)] = np.nan
+        outcome[environment == 2] = np.nan
+
+    store = tmp_path / "s.zarr"
+    write_store(store, num_variants=4, change=measured)
+    (pair,) = estimate(study(store, tmp_path), quiet=True).pairs
+    assert [one.key for one in pair.per_environment] == ["south"]
+    assert [one.label for one in pair.without] == ["north", "west"]
+    found = mr.estimate(store, by="environment")
+    others = found.leave_one_environment_out.set_index("label")["estimate"]
+    assert others.index[others.isna()].tolist() == ["south"]
+    inside = found.per_variant.set_index("environment").loc["north", "beta"]
+    assert inside.isna().all()
+
+
+def test_people_who_are_few_allow_no_estimate_at_all(write_store, tmp_path):
+    def measured(values):
+        values["outcome"][18:] = np.nan
+
+    store = tmp_path / "s.zarr"
+    write_store(store, num_variants=4, change=measured)
+    for refused in (lambda: estimate(study(store, tmp_path)), lambda: mr.estimate(store)):
+        with pytest.raises(InputError, match="hardly more people here than instruments"):
+            refused()
+
+
 def test_people_of_one_cluster_have_no_error_of_their_own(small, changed_store, tmp_path):
     environment = small.array("environment")
     site = np.where(environment == 1, 0, 1 + np.arange(900) % 60).astype(np.int32)
