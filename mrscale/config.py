@@ -130,6 +130,10 @@ class Traits(Section):
     @model_validator(mode="after")
     def _one_role(self) -> Traits:
         roles = ("exposure", "outcome", "covariate")
+        for role in roles:
+            names = getattr(self, role)
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{role} names the column {twice[0]!r} twice; drop one of them")
         for first, second in combinations(roles, 2):
             if both := set(getattr(self, first)) & set(getattr(self, second)):
                 raise ValueError(

@@ -109,11 +109,11 @@ def names(path: str | Path) -> list[str]:
     """Names of the files and folders in a folder, sorted; none if it is absent."""
     fs, inner = _filesystem(path)
     try:
-        listed = fs.ls(inner, detail=False)
+        listed = [str(name).rstrip("/") for name in fs.ls(inner, detail=False)]
     except FileNotFoundError:
         return []
-    found = {str(name).rstrip("/").rsplit("/", 1)[-1] for name in listed}
-    return sorted(found - {inner.rstrip("/").rsplit("/", 1)[-1]} if inner in listed else found)
+    # a prefix may hold an object of its own name, as consoles make for a "folder"
+    return sorted({name.rsplit("/", 1)[-1] for name in listed if name != inner.rstrip("/")})
 
 
 @_looks
@@ -123,7 +123,10 @@ def expand(pattern: str | Path) -> list[str]:
     if fs.exists(inner):
         return [str(pattern)]
     found = sorted(str(path) for path in fs.glob(inner))
-    return [fs.unstrip_protocol(path) for path in found] if is_url(pattern) else found
+    if not is_url(pattern):
+        return found
+    protocol = str(pattern).split("://", 1)[0]  # s3a, say, which Spark reads, where s3fs says s3
+    return [path if is_url(path) else f"{protocol}://{path}" for path in found]
 
 
 @_looks

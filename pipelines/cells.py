@@ -78,7 +78,8 @@ def to_numbers(column: pd.Series, what: str) -> pd.Series:
     """
     problem, advice = None, "recode it as numbers, or leave cells empty where it is missing"
     values = pd.to_numeric(column, errors="coerce").astype("float64")
-    if (values.isna() & column.notna()).any():
+    dates = column.dtype.kind in "mM"  # to pandas they are numbers, and a missing one is another
+    if dates or (values.isna() & column.notna()).any():
         problem = "has cells that are not numbers"
         advice += " (a code such as . can be named in missing_values)"
     elif (values.abs() > np.finfo(np.float32).max).any():

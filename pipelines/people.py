@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 
 import numpy as np
 import pandas as pd
@@ -168,12 +169,12 @@ def arrange(table: PeopleTables, genotyped: Sequence[str], *, num_folds: int, se
 
 
 def _read_exclusions(people: config.People) -> dict[str, pd.Series]:
-    """Ids to leave out, by file name; files of one name are numbered."""
+    """Ids to leave out, by file name; further files of one name are numbered."""
     found: dict[str, pd.Series] = {}
     for file in people.exclude:
         name = file.rstrip("/").rsplit("/", 1)[-1]
-        num_same = sum(other.split(" (")[0] == name for other in found)
-        label = f"{name} ({num_same + 1})" if num_same else name
+        numbered = (f"{name} ({number})" for number in count(2))
+        label = next(one for one in chain([name], numbered) if one not in found)
         found[label] = read_ids(file, people.sample_column)
     return found
 

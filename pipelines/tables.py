@@ -95,8 +95,11 @@ def made_by(path: str | Path | None) -> dict[str, Any] | None:
 
 
 def read_lines(path: str | Path) -> pd.Series:
-    """Lines of a text file without header, one cell each, as text and without the empty ones."""
+    """Lines of a text file without header, one cell each, as text and without the empty ones; of a
+    Parquet file its first column."""
     with _opened(path) as source:
+        if isinstance(source, pq.ParquetFile):
+            return to_text(source.read().column(0)).dropna()
         cells = [line.strip().strip('"') for line in delimited.decode(source.read()).splitlines()]
     return to_text(pa.chunked_array([cells], type=pa.string())).dropna()
 

@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from mrscale.errors import MrscaleError
 from mrscale.stream.engine import MEMORY_LIMIT
@@ -58,10 +58,14 @@ def _java() -> Check:
 
 def _package(name: str, package: str, fix: str) -> Check:
     try:
-        __import__(package)
+        module = __import__(package)
     except ImportError:
         return Check(name, False, f"{package} is not installed", fix)
-    found, tested = version(package), TESTED.get(package, "")
+    try:
+        found = version(package)
+    except PackageNotFoundError:  # it lies on the PYTHONPATH, as Spark's own PySpark does
+        found = str(getattr(module, "__version__", "of unknown version"))
+    tested = TESTED.get(package, "")
     other = tested and not f"{found}.".startswith(f"{tested}.")
     note = f"tested with {tested}; if it fails: {fix}" if other else ""
     return Check(name, True, f"{package} {found}", note=note)

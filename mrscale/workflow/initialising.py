@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from mrscale import places
 from mrscale.errors import InputError
 from mrscale.provenance import write_text
 
@@ -92,7 +93,8 @@ def initialise(
         text = _of_workbench(environ) + _COMMON.format(
             components=', "PC1", "PC2", "PC3"', build='build = "GRCh38"\n'
         )
-    write_text(path, text.replace("{name}", str(path)))
+    with places.writing(path):
+        write_text(path, text.replace("{name}", str(path)))
     return path
 
 

@@ -66,14 +66,20 @@ class PairRows:
         Raises
         ------
         InputError
-            If it is not tables of numbers of one length with names that are unique.
+            If it is not tables of numbers of one length with names that are unique, or there are
+            no people, exposures, outcomes or instruments.
         """
         x, y = named_columns(exposures, "exposure"), named_columns(outcomes, "outcome")
         z, w = named_columns(instruments, "instrument"), NamedColumns("covariate", [], None)
         if covariates is not None:
             w = named_columns(covariates, "covariate")
+        for table in (x, y, z):
+            if not table.width:
+                raise InputError(f"pairs need at least one {table.kind}; found none; give some")
         given = [table for table in (x, y, z, w) if table.width]
         require_same_rows(given)
+        if not len(x):
+            raise InputError("a regression needs people; found columns without any rows")
         for table in given:
             require_unique_names(table.names)
         return cls(x, y, z, w, memory_limit)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mrscale import places
+from mrscale import disclosure, places
 from mrscale.config import Study, StudyLike, as_study
 from mrscale.disclosure import export_count, is_small, vague
 from mrscale.store.reader import GenotypeStore, open_store
@@ -155,6 +155,7 @@ def _preview(study: Study, out: str, folder: RunFolder | None = None) -> Preview
     """A preview of the extraction or, with the run folder, of all stages."""
     from pipelines import extract, identity, sources
 
+    disclosure.enforce(study.disclosure.as_policy())
     inputs = extract.check(study, out)
     extent = sources.measure(inputs.study.genotypes, inputs.files)
     listed = None if inputs.listed is None else int((inputs.listed["status"] == "").sum())

@@ -99,12 +99,14 @@ def query(
             "a query needs a project that pays for it; a workbench sets GOOGLE_PROJECT, elsewhere "
             "give --project"
         )
+    places.require_writable(out)  # before the query is run and billed
     table = _rows(text, project, dataset, environ)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     told = json.dumps({"sql": text, "dataset": dataset, "date": date})
     buffer = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({QUERY: told}), buffer)
-    places.write_bytes(out, buffer.getvalue().to_pybytes())
+    with places.writing(out):
+        places.write_bytes(out, buffer.getvalue().to_pybytes())
     return Queried(str(out), table.num_rows, tuple(table.column_names))
 
 

@@ -270,3 +270,17 @@ def test_associations_without_environments_are_those_of_everybody():
     assert set(table["trait"]) == {"bmi"}
     fit = iv(x[:, 0], z[:, 0].astype(float), z[:, 1:], w, estimator="ols", errors="classical")
     assert_allclose(table["beta"][0], fit.params.iloc[0], rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((9, 0), (9, 1), (9, 2)), "at least one outcome"),
+        (((9, 1), (9, 0), (9, 2)), "at least one exposure"),
+        (((9, 1), (9, 1), (9, 0)), "at least one instrument"),
+        (((0, 1), (0, 1), (0, 2)), "needs people"),
+    ],
+)
+def test_pairs_of_nothing_are_refused(shapes, message):
+    with pytest.raises(InputError, match=message):
+        iv_many(*map(np.zeros, shapes))

@@ -328,3 +328,22 @@ def test_the_doctor_lists_the_workspace_bucket_and_writes_nothing(gs, monkeypatc
     assert not found["Workspace bucket"].ok
     assert "there is no bucket gs://no-such-bucket" in found["Workspace bucket"].found
     assert found["Workspace bucket"].fix.startswith("check WORKSPACE_BUCKET")
+
+
+def test_a_folder_that_a_console_has_made_is_empty(s3):
+    """Consoles make a folder by an empty object whose name ends in a slash."""
+    import boto3
+
+    endpoint = fsspec.config.conf["s3"]["endpoint_url"]
+    boto3.client("s3", endpoint_url=endpoint).put_object(Bucket=BUCKET, Key="made/store.zarr/")
+    assert places.names(f"{s3}/made/store.zarr") == []
+    assert writer.examine(f"{s3}/made/store.zarr", SETTINGS) == writer.examine(
+        f"{s3}/made/another.zarr", SETTINGS
+    )
+
+
+def test_files_of_a_pattern_keep_its_protocol(s3):
+    places.write_bytes(f"{s3}/g/chr1.vcf.bgz", b"")
+    for protocol in ("s3", "s3a"):
+        pattern = f"{protocol}://{BUCKET}/g/*.vcf.bgz"
+        assert places.expand(pattern) == [f"{protocol}://{BUCKET}/g/chr1.vcf.bgz"]

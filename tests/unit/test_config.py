@@ -179,3 +179,9 @@ def test_a_home_folder_is_found_in_files_and_mappings(tmp_path, monkeypatch):
     given = parse_study({"store": "~/s.zarr", "people": {"phenotypes": "gs://b/~/p.tsv"}})
     assert (given.run, given.store) == ("run", "/home/someone/s.zarr")
     assert given.people.phenotypes == "gs://b/~/p.tsv"
+
+
+@pytest.mark.parametrize("role", ["exposure", "outcome", "covariate"])
+def test_a_column_is_named_once(role):
+    with pytest.raises(InputError, match=f"{role} names the column 'bmi' twice; drop one"):
+        parse_study({"traits": {role: ["bmi", "ldl", "bmi"]}})

@@ -53,6 +53,11 @@ def test_a_plain_list(tmp_path):
     assert read_ids(tmp_path / "withdrawn.txt.gz", "person_id").tolist() == ["007", "010"]
 
 
+def test_a_parquet_file_of_one_column(tmp_path):
+    pd.DataFrame({"withdrawn": ["007", "010", None]}).to_parquet(tmp_path / "w.parquet")
+    assert read_ids(tmp_path / "w.parquet", "person_id").tolist() == ["007", "010"]
+
+
 def test_an_empty_list(tmp_path):
     (tmp_path / "nobody.txt").write_text("")
     assert len(read_ids(tmp_path / "nobody.txt", "person_id")) == 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mrscale.config import parse_study
 from mrscale.errors import InputError
+from pipelines.cells import to_numbers
 from pipelines.folds import assign_folds
 from pipelines.people import PeopleTables, arrange, input_files, read_phenotypes
 
@@ -207,6 +208,18 @@ def test_exclusions_are_counted_in_order(tmp_path):
     assert sorted(cohort.sample_id) == ids[40:115].tolist()
 
 
+def test_no_list_takes_the_place_of_another_of_its_name(tmp_path):
+    """Browsers number downloads themselves."""
+    lists = [tmp_path / folder / "ids (1).txt" for folder in "abc"]
+    for number, path in enumerate(lists):
+        path.parent.mkdir()
+        path.write_text("\n".join(table()["person_id"][number::8]))
+    cohort = people(tmp_path, table(), exclude=[str(path) for path in lists])
+    assert len(cohort.sample_id) == 75
+    steps = [f"not excluded by ids (1).txt{number}" for number in ("", " (2)", " (3)")]
+    assert [cohort.funnel[step] for step in steps] == [105, 90, 75]
+
+
 def test_a_list_that_excludes_nobody_is_warned_of(tmp_path, caplog):
     (tmp_path / "list.txt").write_text("\n".join(f"NA{i}" for i in range(100, 130)))
     people(tmp_path, table(), exclude=str(tmp_path / "list.txt"))
@@ -304,3 +317,10 @@ def test_families_stay_together_inside_an_environment(seed, family_size):
         assert runs == len(np.unique(families))
     for family in np.unique(arranged.family[arranged.family >= 0]):
         assert len(set(arranged.fold[arranged.family == family])) == 1
+
+
+def test_dates_are_no_numbers():
+    """To pandas they are, and a missing one is the smallest of them."""
+    for values in (pd.to_datetime(["1980-01-02", None]), pd.to_timedelta([1, 2], unit="D")):
+        with pytest.raises(InputError, match="covariate 'born' has cells that are not numbers"):
+            to_numbers(pd.Series(values), "covariate 'born'")

@@ -34,6 +34,11 @@ def test_another_version_than_the_tested_one_is_said(monkeypatch):
     assert doctor._package("Spark", "pyspark", "mend").note == ""
 
 
+def test_a_package_on_the_path_without_metadata_is_there():
+    assert doctor._package("JSON", "json", "mend").found == "json 2.0.9"
+    assert doctor._package("Glob", "glob", "mend").found == "glob of unknown version"
+
+
 @pytest.mark.parametrize(
     ("limit", "check", "remedy"),
     [

@@ -57,3 +57,8 @@ def test_a_study_that_is_there_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="is there already; nothing was touched"):
         initialise(file)
     assert file.read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_said():
+    with pytest.raises(InputError, match=r"/proc/nowhere/study\.toml cannot be written"):
+        initialise("/proc/nowhere/study.toml")

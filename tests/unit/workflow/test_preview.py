@@ -9,6 +9,7 @@ import sys
 import pandas as pd
 import pytest
 
+from mrscale import disclosure
 from mrscale.config import load_study
 from mrscale.errors import InputError, RunError
 from mrscale.simulate import simulate
@@ -117,3 +118,15 @@ def test_a_store_that_was_begun_is_continued(biobank, tmp_path):
     assert preview_extraction(study, out).stages[0].state == "to continue"
     with pytest.raises(InputError, match="not this study's store"):
         preview_extraction(study.model_copy(update={"seed": 9}), out)
+
+
+def test_a_preview_keeps_the_limit_of_its_study_wherever_the_store_is(biobank, tmp_path):
+    study = load_study(biobank / "study.toml")
+    raised = study.disclosure.model_copy(update={"limit": 50})
+    preview_extraction(
+        study.model_copy(update={"disclosure": raised}), out=str(tmp_path / "s.zarr")
+    )
+    try:
+        assert disclosure.show_count(43) == "<=50"
+    finally:
+        disclosure.enforce(disclosure.Policy())
