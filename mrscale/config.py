@@ -73,7 +73,8 @@ class Genotypes(Section):
     missing: Literal["mean", "drop"] = "mean"
     """People without a call: give them their environment's mean dosage, or leave them out."""
     partitions: int | None = Field(default=None, ge=1)
-    """Spark partitions to read and write with; by default as many as there are cores."""
+    """Spark partitions to read and write with, but for a MatrixTable and a VDS, which are read in
+    their own; by default one for each core in reading, and for each block of people in writing."""
     memory_gib: int | None = Field(default=None, ge=1)
     """Heap of Java in an extraction on this machine; by default half of the machine's memory,
     of which a container may have less. On a cluster Spark's own settings count."""
@@ -208,9 +209,9 @@ class Encoder(Section):
     the dosages themselves."""
     input: Literal["auto", "resident", "streamed"] = "auto"
     """Streamed: batches of dosages are read from the store while encoders train. Resident: from
-    memory, which takes 4 bytes for each person and factor, or the store's size where the first
-    layer is trained. Auto: resident, but for dosages that would take over a quarter of the memory
-    of the machine or the GPU."""
+    memory, which takes 4 bytes for each person and factor, or where the first layer is trained 1
+    (imputed: 4) for each person and variant. Auto: resident, but for dosages that would take over
+    a quarter of the memory of the machine or the GPU."""
     prefetch_mib: float = Field(default=512, gt=0, allow_inf_nan=False)
     """Bound on the decoded chunks that each training process holds while it streams, in MiB, where
     those of one batch are not more."""

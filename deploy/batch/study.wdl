@@ -47,7 +47,7 @@ task extract {
     Int preemptible
   }
 
-  # An attempt that was preempted left its blocks beside the store: the next one continues.
+  # An attempt that was preempted left its blocks in the store's folder: the next one continues.
   command <<<
     set -euo pipefail
     for file in ~{study} ~{sep=" " tables}; do ln -s "$file" .; done

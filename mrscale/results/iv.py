@@ -60,7 +60,8 @@ class IVResult(Parameters):
     kappa : float
         The k of a k-class estimator; NaN otherwise.
     residual_variance : float
-        ``u'u / N``, or ``u'u / (N - K)`` with ``small_sample``.
+        ``u'u / N``, or ``u'u / (N - K)`` with ``small_sample``; N without those whom JIVE leaves
+        out.
     first_stage : pandas.DataFrame
         A row per exposure, empty for OLS; its columns are the fields of
         :class:`mrscale.stats.first_stage.FirstStage`. What concerns all exposures together

@@ -29,8 +29,13 @@ def append(
     with bar("Appending", quiet=quiet):
         table = read_traits(people, traits)
         provenance = {
-            "people": fingerprint(people.phenotypes),
-            "settings": people.model_dump(mode="json", exclude={"phenotypes"}),
+            name: fingerprint(file)
+            for name, file in (("people", people.phenotypes), ("ancestry", people.ancestry))
+            if file
+        } | {
+            "settings": people.model_dump(
+                mode="json", exclude={"phenotypes", "ancestry", "kinship", "exclude"}
+            ),
             "software": software_versions(),
         }
         return append_traits(store, table.sample_id, table.values, provenance=provenance)

@@ -101,8 +101,8 @@ def fit_encoder(
 
     Notes
     -----
-    15 % of the people do not train, but judge: they decide which state of which restart is kept,
-    and the diagnostics are theirs.
+    15 % of the people do not train, but judge (10,000 of them at most): they decide which state of
+    which restart is kept, and the diagnostics are theirs.
 
     Warnings
     --------
