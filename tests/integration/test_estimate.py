@@ -54,9 +54,11 @@ def test_latents_of_a_run_are_used_if_it_is_named(command, small_store, tmp_path
     assert (code, err) == (0, "")
     assert "latent instruments" in out
     assert "linear_controls" in out
-    code, out, err = command("estimate", small_store, "--run", folder, "--errors", "cluster")
+    code, out, err = command("estimate", small_store, "--run", folder, "--errors", "classical")
     assert (code, out) == (1, "")
-    assert err.startswith("Error: instruments='latent' takes errors='robust'; found 'cluster'")
+    assert err.startswith(
+        "Error: instruments='latent' takes errors='robust' or 'cluster'; found 'classical'"
+    )
 
 
 @pytest.mark.parametrize(
