@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mrscale.experiments.cases import EFFECT, Case, Data
+from mrscale.stats.linalg import independent
 from mrscale.workflow.iv import iv
 from mrscale.workflow.iv_fits import Errors
 from mrscale.workflow.learned_iv import learned_iv
@@ -74,7 +75,10 @@ def estimate(case: Case) -> pd.DataFrame:
 
 def _egger(data: Data) -> pd.Series:
     traits = np.stack([data.exposure, data.outcome], axis=1)
-    found = per_variant(traits, data.instruments)
+    # of variants that are copies of each other one is enough
+    centred = data.instruments - data.instruments.mean(axis=0)
+    variants = data.instruments[:, independent(centred.T @ centred)]
+    found = per_variant(traits, variants)
     exposure, outcome = (one.dropna() for _, one in found.groupby("trait", sort=False))
     (row,) = summary_mr(
         exposure["beta"].to_numpy(),
@@ -82,7 +86,7 @@ def _egger(data: Data) -> pd.Series:
         outcome["beta"].to_numpy(),
         outcome["std_error"].to_numpy(),
         methods="egger",
-        correlation=np.corrcoef(data.instruments, rowvar=False),
+        correlation=np.corrcoef(variants, rowvar=False),
     ).to_dict("records")
     return pd.Series(row).reindex(_COLUMNS)
 

@@ -38,9 +38,10 @@ def forest(
     places: int,
     reference: tuple[float, str] | None = None,
     label: str = "",
+    level: float = 0.95,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw rows of estimates with their 95 % intervals, the headline emphasised.
+    """Draw rows of estimates with their intervals, the headline emphasised.
 
     Parameters
     ----------
@@ -51,6 +52,8 @@ def forest(
         Where a dashed line stands, and what it is.
     label : str
         Of the horizontal axis.
+    level : float, default 0.95
+        Of the intervals.
     ax : Axes, optional
         Where to draw; by default the only axes of a new figure.
 
@@ -73,7 +76,7 @@ def forest(
         ax.xaxis.set_major_locator(MaxNLocator(7))
         for text, row in zip(ax.get_yticklabels(), rows, strict=True):
             text.set_fontweight("bold" if row.is_headline else "normal")
-        _write_columns(ax, rows, places)
+        _write_columns(ax, rows, places, level)
         if reference is not None:
             _reference(ax, *reference)
         ax.set_xlabel(label, parse_math=False)
@@ -86,8 +89,9 @@ def plot_forest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     table : pandas.DataFrame
-        With ``estimate``, ``ci_lower`` and ``ci_upper`` (95 %), such as those of
-        :func:`mrscale.summary_mr`, :func:`mrscale.forest_data` or :attr:`LearnedIVResult.table`.
+        With ``estimate``, ``ci_lower`` and ``ci_upper`` (of 95 %, or of ``attrs["level"]``), such
+        as those of :func:`mrscale.summary_mr`, :func:`mrscale.forest_data` or
+        :attr:`LearnedIVResult.table`.
         Rows are named by ``label``, or by ``variant`` and ``method``, or by the index.
         ``first_stage_f`` and ``headline`` are shown where there are such columns.
     ax : Axes, optional
@@ -117,15 +121,19 @@ def plot_forest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ]
     widths = ends[:, 2] - ends[:, 1]
     typical = np.median(widths[np.isfinite(widths)]) / 4 if np.isfinite(widths).any() else math.nan
-    return forest(rows, places=numbers.decimals(float(typical)), label="estimate", ax=ax)
+    places, level = numbers.decimals(float(typical)), table.attrs.get("level", 0.95)
+    return forest(rows, places=places, label="estimate", level=level, ax=ax)
 
 
 def row_names(table: pd.DataFrame) -> list[str]:
     """What the rows of a table of estimates are called, one from another."""
-    if "label" in table:
-        told = [c for c in ("exposure", "outcome") if c in table and table[c].nunique() > 1]
-        return [", ".join(map(str, parts)) for parts in table[[*told, "label"]].to_numpy()]
-    columns = [name for name in ("variant", "method") if name in table]
+    told = [c for c in ("exposure", "outcome") if c in table and table[c].nunique() > 1]
+    lines = zip(table[told].astype(str).to_numpy().tolist(), _own_names(table), strict=True)
+    return [", ".join([*pair, name]) for pair, name in lines]
+
+
+def _own_names(table: pd.DataFrame) -> list[str]:
+    columns = ["label"] if "label" in table else [n for n in ("variant", "method") if n in table]
     if not columns:
         return [str(name) for name in table.index]
     lines = table[columns].astype(str).to_numpy()
@@ -167,21 +175,22 @@ def _set_limits(ax: Axes, rows: Sequence[Row], shown: Sequence[float]) -> None:
     finite = [r for r in rows if math.isfinite(r.estimate)]
     points = np.array([e.estimate for e in finite] or [0.0])
     widths = np.array([e.ci_upper - e.ci_lower for e in finite] or [1.0])
-    usual = float(np.nanmedian(widths))
+    known = widths[np.isfinite(widths)]
+    usual = float(np.median(known)) if len(known) else 1.0
     distance = np.abs(points - np.median(points))
-    near = points[(distance <= 3 * usual) | (widths <= 3 * usual)]
-    low, high = min(*near, *shown), max(*near, *shown)
+    near = [*points[(distance <= 3 * usual) | (widths <= 3 * usual)], *shown]
+    low, high = min(near), max(near)
     pad = max(0.3 * (high - low), usual)
-    ends = [v for r in rows for v in (r.ci_lower, r.ci_upper)]
+    ends = [v for r in rows for v in (r.ci_lower, r.ci_upper) if math.isfinite(v)]
     low = min([low, *(v for v in ends if low - pad <= v)])
     high = max([high, *(v for v in ends if v <= high + pad)])
     margin = 0.04 * (high - low) or 1.0
     ax.set_xlim(low - margin, high + margin)
 
 
-def _write_columns(ax: Axes, rows: Sequence[Row], places: int) -> None:
+def _write_columns(ax: Axes, rows: Sequence[Row], places: int, level: float) -> None:
     cells = [_numbers(row, places) for row in rows]
-    header = "estimate (95 % interval)"
+    header = f"estimate ({100 * level:g} % interval)"
     right = 50 + _POINTS_PER_CHARACTER * max(len(c) for c in [*cells, header])
     has_f = any(not math.isnan(row.first_stage_f) for row in rows)
     _cell(ax, -0.75, 16, header, False)

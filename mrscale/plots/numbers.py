@@ -11,16 +11,17 @@ def decimals(std_error: float) -> int:
     """Decimal places that give a standard error two significant digits."""
     if not math.isfinite(std_error) or std_error <= 0:
         return 3
-    return min(8, max(0, 1 - math.floor(math.log10(std_error))))
+    return max(0, 1 - math.floor(math.log10(std_error)))
 
 
 def number(value: float, places: int) -> str:
-    """A number with a true minus sign; large ones with four digits, NaN as a dash."""
+    """A number with a true minus sign; large ones, and those of more than eight decimal places,
+    with four digits, NaN as a dash."""
     if math.isnan(value):
         return DASH
     if math.isinf(value):
         return "∞" if value > 0 else f"{MINUS}∞"
-    text = f"{value:.4g}" if abs(value) >= 1e5 else f"{value:.{places}f}"
+    text = f"{value:.4g}" if abs(value) >= 1e5 or places > 8 else f"{value:.{places}f}"
     return text.replace("-", MINUS) if float(text) else text.lstrip("-")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -36,7 +37,8 @@ def latent(
     -------
     ndarray of Axes, shape (E,)
         Hexagons (bars, for one dimension) hold shares of the environment's people; those with 1 to
-        20 people are left white. Alike in all panels if the latent is invariant.
+        20 people are left white, and the next smallest too if these are 1 to 20 people together.
+        Alike in all panels if the latent is invariant.
     """
     is_plane = values.shape[1] > 1
     with mpl.rc_context(FRAMED):
@@ -113,16 +115,29 @@ def _panels(number: int) -> NDArray[np.object_]:
     return cast(NDArray[np.object_], grid[:number])
 
 
+def _least_shown(counts: NDArray[Any], num_people: int) -> int:
+    """The fewest people of a cell that is drawn: those in none are nobody, or too many to hide."""
+    least = disclosure.policy().limit + 1
+    while (drawn := counts[counts >= least]).size:
+        if not disclosure.is_small(num_people - int(drawn.sum())):
+            break
+        least = int(drawn.min()) + 1
+    return least
+
+
 def _hexagons(ax: Axes, people: NDArray[Any]) -> None:
-    ax.hexbin(
+    draw = partial(
+        ax.hexbin,
         people[:, 0],
         people[:, 1],
         gridsize=18,
         extent=(-_REACH, _REACH, -_REACH, _REACH),
-        mincnt=disclosure.policy().limit + 1,
         cmap="Blues",
         linewidths=0.2,
     )
+    every = draw(mincnt=1)
+    every.remove()
+    draw(mincnt=_least_shown(np.asarray(every.get_array()), len(people)))
     ax.set_ylim(-_REACH, _REACH)
     ax.set_aspect("equal")
 
@@ -130,6 +145,6 @@ def _hexagons(ax: Axes, people: NDArray[Any]) -> None:
 def _bars(ax: Axes, people: NDArray[Any]) -> None:
     edges = np.linspace(-_REACH, _REACH, 25)
     counts, _ = np.histogram(people, edges)
-    counts[counts <= disclosure.policy().limit] = 0
+    counts[counts < _least_shown(counts, len(people))] = 0
     shown = counts / (max(len(people), 1) * np.diff(edges))
     ax.stairs(shown, edges, fill=True, color=BLUE, alpha=0.85)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrscale.errors import MissingExtraError
 from mrscale.simulate.cohort import (
@@ -73,7 +74,10 @@ class CoalescentModel:
     def __init__(self, rng: np.random.Generator, num_variants: int, num_environments: int) -> None:
         self.environment_names = tuple(ANCESTRY)[:num_environments]
         self.variants = make_variants(rng, num_variants)
-        frequency = _source_frequencies(rng, num_variants + NUM_NEUTRAL)
+        shares = np.array([ANCESTRY[name] for name in self.environment_names])
+        frequency = _source_frequencies(
+            rng, num_variants + NUM_NEUTRAL, np.asarray(shares.any(axis=0))
+        )
         self._frequency, self._neutral = frequency[:, :num_variants], frequency[:, num_variants:]
         self._effect = rng.standard_normal(num_variants)
         contrast = rng.standard_normal(len(SOURCES))
@@ -127,14 +131,16 @@ def _children(
     return dosage
 
 
-def _source_frequencies(rng: np.random.Generator, num_loci: int) -> FloatArray:
+def _source_frequencies(
+    rng: np.random.Generator, num_loci: int, present: NDArray[np.bool_]
+) -> FloatArray:
     """Allele frequencies (sources, loci): one common variant on each of many trees."""
-    loci = _common_variants(rng)
+    loci = _common_variants(rng, present)
     return np.stack([next(loci) for _ in range(num_loci)], axis=1)
 
 
-def _common_variants(rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Endless frequencies (one per source) of a variant common over the sources together."""
+def _common_variants(rng: np.random.Generator, present: NDArray[np.bool_]) -> Iterator[FloatArray]:
+    """Endless frequencies (one per source) of a variant common over all present ones together."""
     try:
         import msprime
     except ImportError:
@@ -158,7 +164,7 @@ def _common_variants(rng: np.random.Generator) -> Iterator[FloatArray]:
         # samples come in the order of the sources
         genotype = mutated.genotype_matrix().reshape(-1, len(SOURCES), per_source)
         frequency = (genotype > 0).mean(axis=2)
-        overall = frequency.mean(axis=1)
+        overall = frequency[:, present].mean(axis=1)
         common = np.minimum(overall, 1 - overall) >= p["minor_allele_frequency"]
         if common.any():
             yield frequency[rng.choice(np.flatnonzero(common))]

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mrscale.disclosure import show_count
+from mrscale.disclosure import show_count, vague
 from mrscale.errors import InputError
 from mrscale.simulate.cohort import (
     NUM_NEUTRAL,
@@ -166,7 +166,7 @@ def read_environments(
     if num_unknown := int(environment.isna().sum()):
         raise InputError(
             f"every sample of the VCF needs an environment in {samples.name}, but "
-            f"{show_count(num_unknown)} of {show_count(len(person_id))} have none; "
+            f"{show_count(vague(num_unknown))} of {show_count(len(person_id))} have none; "
             "check that the ids are written the same way in both files"
         )
     codes, names = pd.factorize(environment, sort=True)

@@ -32,6 +32,8 @@ _ANGLES = math.pi / 2 * ((_NODES + 1) / 2) ** 3
 _STEPS = _NODE_WEIGHTS * (3 * math.pi / 4) * ((_NODES + 1) / 2) ** 2
 _COS2, _SIN2 = np.sin(_ANGLES) ** 2, np.cos(_ANGLES) ** 2
 _GRID = 256
+_INFINITE = 1e12
+_DETERMINED = "the instruments determine the outcome or an exposure"
 
 
 def conditional_pvalue(statistic: float, strength: float, num_instruments: int) -> float:
@@ -132,6 +134,8 @@ def clr(
     if why:
         return ConfidenceSet.not_applicable(_METHOD, level, why)
     if meats is None:
+        if not characteristic_roots(reduced)[1] < _INFINITE:
+            return ConfidenceSet.not_applicable(_METHOD, level, _DETERMINED)
         intervals = _where_accepted(reduced, 1 - level, exposure)
     else:
         intervals = _where_robust_accepted(reduced, meats, 1 - level)

@@ -62,8 +62,9 @@ def characteristic_roots(reduced: Reduced) -> Floats:
     scaled, scale = standardised(reduced.total)
     zr = np.column_stack([reduced.zx, reduced.zy]) * scale
     # squared canonical correlations: shares of r'r, so well defined where r'Mr is singular
-    share = np.clip(linalg.eigh(zr.T @ zr, scaled, eigvals_only=True), 0, None)
-    return np.asarray(share / (1 - share))
+    share = np.clip(linalg.eigh(zr.T @ zr, scaled, eigvals_only=True), 0, 1)
+    with np.errstate(divide="ignore"):  # what the instruments determine has an infinite ratio
+        return np.asarray(share / (1 - share))
 
 
 def kappa_of(estimator: KClassName, reduced: Reduced, fuller: float = 1.0) -> float:

@@ -299,9 +299,9 @@ def _notes(
         notes.append(
             "the outcome is 0 or 1: estimates are risk differences (a linear probability model)"
         )
-    if overlapping_gwas:
-        strength = found.estimates["first_stage_f"]
-        notes.append(overlap_warning(float(strength[0]) if len(strength) == 1 else None))
+    if overlapping_gwas and options.estimator != "ols":
+        strength = found.estimates["first_stage_f"].dropna()
+        notes.append(overlap_warning(float(strength.iloc[0]) if len(strength) == 1 else None))
     if options.estimator != options.k_class:
         notes.append(f"only the estimate of everybody is {options.estimator}; all others are 2sls")
     if options.by and not options.is_plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -103,9 +104,10 @@ def require_same_rows(parts: Sequence[NamedColumns]) -> None:
     first = parts[0]
     for part in parts[1:]:
         if len(part) != len(first):
+            # the difference may be a small count of people
             raise InputError(
                 f"{first.kind} and {part.kind} must have one row per person each; found "
-                f"{show_count(len(first))} and {show_count(len(part))} rows"
+                f"{show_count(len(first))} rows and another number of them"
             )
     labelled = [part for part in parts if part.index is not None]
     for part in labelled[1:]:
@@ -119,7 +121,7 @@ def require_same_rows(parts: Sequence[NamedColumns]) -> None:
 
 def require_unique_names(names: Sequence[str]) -> None:
     """Refuse names that stand for two columns."""
-    twice = sorted({name for name in names if list(names).count(name) > 1})
+    twice = sorted(name for name, number in Counter(names).items() if number > 1)
     if twice:
         raise InputError(
             f"every column needs a name of its own; found {', '.join(twice[:5])} more than once; "

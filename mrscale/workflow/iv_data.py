@@ -86,6 +86,8 @@ class Data:
         require_same_rows([*given, *extras])
         if not len(y):
             raise InputError("a regression needs people; found columns without any rows")
+        if not x.width:
+            raise InputError("a regression needs at least one exposure; found none; give some")
         if y.width != 1:
             raise InputError(
                 f"the outcome must be one column; found {y.width}; use iv_many for several"

@@ -33,7 +33,7 @@ def iv_many(
     exposures: Any,
     instruments: Any,
     *,
-    instruments_of: Mapping[str, Sequence[str | int]] | None = None,
+    instruments_of: Mapping[str, Sequence[str | int] | str | int] | None = None,
     covariates: Any = None,
     errors: Errors = "robust",
     clusters: Any = None,
@@ -50,8 +50,8 @@ def iv_many(
     instruments : array-like, shape (N, M)
         Of all exposures; complete.
     instruments_of : mapping, optional
-        Names or column numbers of each exposure's own instruments, by the exposure's name. The
-        others are then not used for it in any way.
+        Names, or numbers of columns that have no such name, of each exposure's own instruments,
+        by the exposure's name. The others are then not used for it in any way.
     covariates : array-like, shape (N, K), optional
         Partialled out of everything, with an intercept; complete.
     errors : str, default "robust"
@@ -182,7 +182,7 @@ def _table(
     reference = stats.t(np.fmax(one["dof"], 1)) if small_sample else stats.norm
     statistic = one["estimate"] / one["std_error"]
     half = reference.isf((1 - level) / 2) * one["std_error"]
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "exposure": np.repeat(rows.exposures.names, shape[1]),
             "outcome": np.tile(rows.outcomes.names, shape[0]),
@@ -198,16 +198,21 @@ def _table(
             "note": np.array(NOTES, dtype=object)[one["note"]],
         }
     )
+    table.attrs["level"] = level
+    return table
 
 
 def _instrument_sets(
-    rows: PairRows, instruments_of: Mapping[str, Sequence[str | int]] | None
+    rows: PairRows, instruments_of: Mapping[str, Sequence[str | int] | str | int] | None
 ) -> list[Index]:
     """Column numbers of each exposure's instruments."""
     names, exposures = rows.instruments.names, rows.exposures.names
     if instruments_of is None:
         return [np.arange(len(names))] * len(exposures)
-    given = {str(exposure): chosen for exposure, chosen in instruments_of.items()}
+    given: dict[str, Sequence[str | int]] = {
+        str(exposure): [chosen] if isinstance(chosen, str | int) else chosen
+        for exposure, chosen in instruments_of.items()
+    }
     absent = [name for name in exposures if not len(given.get(name, ()))]
     if absent or len(given) != len(exposures):
         unknown = [name for name in given if name not in exposures]
@@ -220,7 +225,9 @@ def _instrument_sets(
 
 
 def _number(instrument: str | int, number: Mapping[str, int]) -> int:
-    found = number.get(instrument, -1) if isinstance(instrument, str) else int(instrument)
+    # a name first: labels of columns may be numbers
+    position = -1 if isinstance(instrument, str) else int(instrument)
+    found = number.get(str(instrument), position)
     if not 0 <= found < len(number):
         raise InputError(
             f"instruments_of names {instrument!r}, but instruments have no such column among "

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import linalg
 
-from mrscale.disclosure import show_count
+from mrscale.disclosure import show_count, vague
 from mrscale.errors import InputError
 from mrscale.results.iv import IVResult
 from mrscale.stats.kclass import fit_kclass, parameter_map
@@ -344,8 +344,8 @@ def _require_others(columns: Columns, moments: Sequence[Moments]) -> None:
     if fewest <= needed:
         raise InputError(
             "the first stage of a group comes from the people outside it, and needs more of them "
-            f"than instruments and covariates; found {show_count(fewest)} people outside the "
-            f"largest group, {columns.num_instruments:,} instruments and "
+            f"than instruments and covariates; found {show_count(vague(fewest))} people outside "
+            f"the largest group, {columns.num_instruments:,} instruments and "
             f"{columns.num_covariates:,} covariates; make more groups of equal size, or give "
             "fewer instruments"
         )

@@ -32,7 +32,7 @@ def leave_one_out(
     beta_exposure, se_exposure, beta_outcome, se_outcome, correlation, seed, level
         As in ``summary_mr``; one exposure.
     method : str, default "ivw"
-        A method of ``summary_mr``.
+        A method of ``summary_mr`` that needs no sample sizes or frequencies.
 
     Returns
     -------
@@ -67,7 +67,9 @@ def leave_one_out(
         for variant, one in [*rest, ("all", a)]
         if one.num_variants
     ]
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    found.attrs["level"] = level
+    return found
 
 
 def scatter_data(
@@ -173,7 +175,9 @@ def forest_data(
         for name in choose(methods, list(UNIVARIATE), list(UNIVARIATE))
     ]
     shown = ["variant", "method", "estimate", "std_error", "ci_lower", "ci_upper", "pvalue", "note"]
-    return pd.DataFrame([*ratios, *pooled])[shown]
+    found = pd.DataFrame([*ratios, *pooled])[shown]
+    found.attrs["level"] = level
+    return found
 
 
 def funnel_data(

@@ -63,9 +63,9 @@ def read_associations(
     Raises
     ------
     InputError
-        If lengths or pandas indexes differ, a number is missing or not finite, a standard error
-        or an exposure association is zero or less (association: zero), or the correlation is not
-        a symmetric positive definite correlation matrix.
+        If lengths, or labels of pandas indexes or columns, differ, a number is missing or not
+        finite, a standard error or an exposure association is zero or less (association: zero),
+        or the correlation is not a symmetric positive definite correlation matrix.
     """
     given = {
         "beta_exposure": beta_exposure,
@@ -84,9 +84,15 @@ def read_associations(
         bx, sx = bx[:, 0], sx[:, 0]
     if bx.ndim == 1:
         _refuse("beta_exposure", bx == 0, "other than zero", "drop these variants: not instruments")
+    variants = _variants(given, len(by))
+    if isinstance(correlation, pd.DataFrame):
+        for labels in (correlation.index, correlation.columns):
+            _require_variants("correlation", labels, variants)
+        if not correlation.index.equals(correlation.columns):
+            raise InputError("correlation must have the same labels for rows and columns")
     rho = None if correlation is None else _correlation(correlation, len(by))
     table = Associations(bx, sx, by, sy, rho)
-    return Table(table, _variants(given, len(by)), _exposures(beta_exposure, bx))
+    return Table(table, variants, _exposures(beta_exposure, se_exposure, bx))
 
 
 def choose(methods: str | Iterable[str], valid: Sequence[str], everything: list[str]) -> list[str]:
@@ -111,10 +117,13 @@ def one_of(option: str, value: Any, valid: Sequence[str]) -> None:
         )
 
 
-def frequencies(values: ArrayLike | None, num_variants: int) -> Floats | None:
+def frequencies(values: ArrayLike | None, table: Table) -> Floats | None:
     """Check effect-allele frequencies, strictly between 0 and 1."""
     if values is None:
         return None
+    num_variants = table.associations.num_variants
+    if isinstance(values, pd.Series):
+        _require_variants("allele_frequency", values.index, table.variants)
     numbers = _numbers("allele_frequency", values)
     if numbers.shape != (num_variants,):
         raise InputError(
@@ -142,8 +151,15 @@ def require_options(options: Options) -> None:
         require(whole and value >= least, name, f"a whole number from {least}", value)
     for name in ("num_obs_exposure", "num_obs_outcome"):
         size = getattr(options, name)
+        if size is None:
+            continue
+        if np.ndim(size) or not isinstance(size, int | float | np.number) or not np.isfinite(size):
+            raise InputError(
+                f"{name} must be one number, the size of the study; where variants have sizes of "
+                "their own, give the smallest"
+            )
         # the number itself may be a small count of people
-        if size is not None and size <= 20:
+        if size <= 20:
             raise InputError(f"{name} must be more than 20 people; give the size of the study")
 
 
@@ -221,8 +237,24 @@ def _variants(given: dict[str, ArrayLike], num_variants: int) -> list[Hashable]:
     return list(indexes[0])
 
 
-def _exposures(beta_exposure: ArrayLike, bx: Floats) -> list[str]:
+def _require_variants(name: str, labels: pd.Index, variants: list[Hashable]) -> None:
+    """Refuse labels that name other variants than those of the associations, if both have any."""
+    unlabelled = [isinstance(labels, pd.RangeIndex), variants == list(range(1, len(variants) + 1))]
+    if not any(unlabelled) and list(labels) != variants:
+        raise InputError(
+            f"{name} must list the variants of the associations in their order, but its pandas "
+            "labels differ; align it on the variant first, for example with .reindex"
+        )
+
+
+def _exposures(beta_exposure: ArrayLike, se_exposure: ArrayLike, bx: Floats) -> list[str]:
     if isinstance(beta_exposure, pd.DataFrame):
+        errors = se_exposure if isinstance(se_exposure, pd.DataFrame) else beta_exposure
+        if list(errors.columns) != list(beta_exposure.columns):
+            raise InputError(
+                "beta_exposure and se_exposure must have the same exposures in the same order, but "
+                "their columns differ; align them first"
+            )
         return [str(name) for name in beta_exposure.columns]
     if bx.ndim == 1:
         named = isinstance(beta_exposure, pd.Series) and beta_exposure.name is not None

@@ -164,7 +164,7 @@ def summary_mr(
         num_resamples=num_resamples,
         num_obs_exposure=num_obs_exposure,
         num_obs_outcome=num_obs_outcome,
-        allele_frequency=frequencies(allele_frequency, table.associations.num_variants),
+        allele_frequency=frequencies(allele_frequency, table),
         seed=seed,
     )
     require_options(options)
@@ -299,7 +299,7 @@ def steiger(
     table.require_one_exposure("steiger")
     require_options(Options(num_obs_exposure=num_obs_exposure, num_obs_outcome=num_obs_outcome))
     a = table.associations
-    frequency = frequencies(allele_frequency, a.num_variants)
+    frequency = frequencies(allele_frequency, table)
     x = explained(a.bx, a.sx, num_obs_exposure, frequency)
     y = explained(a.by, a.sy, num_obs_outcome, frequency)
     for name, share in (("exposure", x.sum()), ("outcome", y.sum())):

@@ -272,6 +272,15 @@ def test_associations_without_environments_are_those_of_everybody():
     assert_allclose(table["beta"][0], fit.params.iloc[0], rtol=1e-10)
 
 
+def test_instruments_are_named_by_their_labels_before_their_place():
+    y, x, z = make()[:3]
+    table = pd.DataFrame(z[:, :4], columns=[1, 2, 3, 12])
+    for chosen, columns in (([1, 2], [0, 1]), ("12", [3]), (12, [3]), (0, [0])):
+        found = iv_many(y[:, :1], x[:, :1], table, instruments_of={"exposure": chosen})
+        same = iv_many(y[:, :1], x[:, :1], z[:, columns])
+        assert_allclose(found["estimate"], same["estimate"], rtol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [

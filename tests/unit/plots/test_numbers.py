@@ -24,8 +24,13 @@ def test_number(value: float, places: int, expected: str) -> None:
     assert numbers.number(value, places) == expected
 
 
+def test_effects_of_large_units_are_not_zero() -> None:
+    m = numbers.MINUS
+    assert numbers.interval(-4e-10, 2.1e-11, numbers.decimals(4e-11)) == f"{m}4e{m}10 to 2.1e{m}11"
+
+
 @pytest.mark.parametrize(
-    ("error", "places"), [(0.034, 3), (0.34, 2), (34.0, 0), (1e-12, 8), (math.nan, 3), (0.0, 3)]
+    ("error", "places"), [(0.034, 3), (0.34, 2), (34.0, 0), (1e-12, 13), (math.nan, 3), (0.0, 3)]
 )
 def test_two_digits_of_the_standard_error_are_shown(error: float, places: int) -> None:
     assert numbers.decimals(error) == places

@@ -42,10 +42,10 @@ def test_one_dimension_is_drawn_as_bars_of_shares() -> None:
 
 
 def test_no_bar_of_one_to_twenty_people() -> None:
-    values = np.concatenate([np.zeros(100), np.full(20, 2.0), np.full(21, -2.0)])[:, None]
-    (ax,) = people.latent(values, np.zeros(141, int), ["EUR"])
+    values = np.repeat([0.0, 1.0, 2.0, -2.0], [100, 20, 20, 21])[:, None]
+    (ax,) = people.latent(values, np.zeros(161, int), ["EUR"])
     heights, edges, _ = ax.patches[0].get_data()
-    counts = np.rint(heights * np.diff(edges) * 141).astype(int)
+    counts = np.rint(heights * np.diff(edges) * 161).astype(int)
     assert sorted(counts[counts > 0]) == [21, 100]
 
 
@@ -83,3 +83,12 @@ def test_titles_and_labels_of_hexagons_are_inside_the_figure() -> None:
         box = ax.get_tightbbox()
         assert box.y0 >= 0
         assert box.y1 <= figure.bbox.y1
+
+
+def test_those_who_are_hidden_cannot_be_counted():
+    """3,000 people in bars, 9 in a bin of their own: the sum of the others would tell of them."""
+    values = np.repeat([-2.0, 0.1, 1.3, 3.1], [1500, 25, 1475, 9])[:, None]
+    (ax,) = people.latent(values, np.zeros(len(values), int), ["north"])
+    heights, edges, _ = ax.patches[0].get_data()
+    shown = round(float((heights * np.diff(edges)).sum() * len(values)))
+    assert len(values) - shown == 9 + 25

@@ -51,3 +51,10 @@ def test_adjusting_for_components_and_environments_is_enough(cohort, tsls):
     assert naive - EFFECT > 0.3 * EFFECT
     assert abs(adjusted - EFFECT) < 4 * error
     assert abs(adjusted - EFFECT) < 0.15 * EFFECT
+
+
+@pytest.mark.parametrize("num_environments", [2, 3])
+def test_variants_are_common_where_people_are(num_environments):
+    model = CoalescentModel(np.random.default_rng(3), 60, num_environments)
+    dosage = model.draw(np.random.default_rng(4), 500, 0).dosage
+    assert dosage.std(axis=0).min() > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,17 @@ def test_where_there_is_no_test_nothing_is_excluded():
     found = clr(problem.reduced, meats=problem.meats)
     assert "too few people or clusters" in found.reason
     assert not found.is_bounded
+
+
+def test_an_outcome_that_the_instruments_determine_has_no_set():
+    problem = canonical(design(0))
+    z = problem.z
+    traits = np.column_stack([problem.traits[:, 0], z @ np.array([2.0, 1.0, 0, 0])])
+    reduced = replace(
+        problem.reduced,
+        zy=z.T @ traits[:, 1],
+        xy=traits[:, :1].T @ traits[:, 1],
+        yy=float(traits[:, 1] @ traits[:, 1]),
+    )
+    found = clr(reduced)
+    assert "the instruments determine the outcome" in found.reason

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from mrscale.errors import InputError
+from mrscale.plots.forest import plot_forest
 from mrscale.workflow.summary_figures import forest_data, funnel_data, leave_one_out, scatter_data
 from mrscale.workflow.summary_mr import presso, steiger, summary_mr
 
@@ -208,7 +209,7 @@ def test_presso_names_an_outlier(data: dict[str, Any]) -> None:
     assert np.flatnonzero(found.outliers).tolist() == [7]
     row = summary_mr(**data, methods="presso").iloc[0]
     assert row["num_variants"] == M - 1
-    assert "outliers removed: positions 8" in row["note"]
+    assert "outliers removed: 1 (presso says which)" in row["note"]
     scarce = summary_mr(**data, methods="presso", num_resamples=100).iloc[0]
     assert "too few resamples to name an outlier" in scarce["note"]
     with pytest.raises(InputError, match="more than 160 resamples to name an outlier among 8"):
@@ -224,3 +225,67 @@ def test_steiger_needs_plausible_variances(data: dict[str, Any]) -> None:
     assert steiger(**data, **sizes).forward
     with pytest.raises(InputError, match="explain less than all of the exposure"):
         steiger(**data | {"se_exposure": np.full(M, 1e-5)}, **sizes)
+
+
+@pytest.fixture
+def labelled(data: dict[str, Any]) -> dict[str, Any]:
+    variants = [f"rs{i}" for i in range(M)]
+    return {name: pd.Series(values, variants) for name, values in data.items()}
+
+
+def test_labels_of_everything_beside_the_associations_must_be_theirs(
+    labelled: dict[str, Any],
+) -> None:
+    variants = labelled["beta_exposure"].index
+    linkage = pd.DataFrame(0.3 ** np.abs(np.subtract.outer(range(M), range(M))), variants, variants)
+    found = summary_mr(**labelled, correlation=linkage, methods="ivw")
+    same = summary_mr(**labelled, correlation=linkage.to_numpy(), methods="ivw")
+    pd.testing.assert_frame_equal(found, same)
+    other = linkage.iloc[::-1, ::-1]
+    for wrong in (other, linkage.iloc[::-1]):
+        with pytest.raises(InputError, match="correlation must list the variants"):
+            summary_mr(**labelled, correlation=wrong, methods="ivw")
+    frequency = pd.Series(0.3, variants[::-1])
+    with pytest.raises(InputError, match="allele_frequency must list the variants"):
+        steiger(**labelled, allele_frequency=frequency, num_obs_exposure=9999, num_obs_outcome=9999)
+    unlabelled = {name: values.to_numpy() for name, values in labelled.items()}
+    assert len(summary_mr(**unlabelled, correlation=other, methods="ivw")) == 1
+
+
+def test_exposures_must_come_in_one_order(data: dict[str, Any]) -> None:
+    pair = {"ldl": data["beta_exposure"], "hdl": data["beta_exposure"][::-1]}
+    errors = pd.DataFrame({"hdl": data["se_exposure"], "ldl": data["se_exposure"]})
+    with pytest.raises(InputError, match="same exposures in the same order"):
+        summary_mr(pd.DataFrame(pair), errors, data["beta_outcome"], data["se_outcome"])
+
+
+@pytest.mark.parametrize("size", [np.full(M, 5000), np.nan, "many"])
+def test_a_sample_size_is_one_number(data: dict[str, Any], size: Any) -> None:
+    with pytest.raises(InputError, match="num_obs_exposure must be one number"):
+        summary_mr(**data, num_obs_exposure=size)
+
+
+def test_figures_know_the_level_of_their_intervals(data: dict[str, Any]) -> None:
+    for table in (
+        summary_mr(**data, methods="ivw", level=0.5),
+        leave_one_out(**data, level=0.5),
+        forest_data(**data, level=0.5),
+    ):
+        assert table.attrs["level"] == 0.5
+        texts = [text.get_text() for text in plot_forest(table).texts]
+        assert "estimate (50 % interval)" in texts
+
+
+def test_a_forest_of_several_exposures_says_which(data: dict[str, Any]) -> None:
+    pair = pd.DataFrame({"ldl": data["beta_exposure"], "hdl": data["beta_exposure"][::-1]})
+    errors = pd.DataFrame(0.01, pair.index, pair.columns)
+    table = summary_mr(pair, errors, data["beta_outcome"], data["se_outcome"], methods="mvmr_ivw")
+    names = [text.get_text() for text in plot_forest(table).get_yticklabels()]
+    assert names == ["ldl, mvmr_ivw", "hdl, mvmr_ivw"]
+
+
+@pytest.mark.parametrize("ends", [(-np.inf, np.inf), (np.nan, np.nan)])
+def test_a_forest_of_intervals_without_ends(ends: tuple[float, float]) -> None:
+    table = pd.DataFrame({"estimate": [0.3], "ci_lower": ends[:1], "ci_upper": ends[1:]})
+    low, high = plot_forest(table).get_xlim()
+    assert low < 0 < 0.3 < high
