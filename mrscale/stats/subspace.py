@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from mrscale.errors import InputError
+from mrscale.stats.linalg import independent, standardised
 from mrscale.stats.moments import Floats, Moments, pool
 
 MAX_FACTORS = 20
@@ -51,6 +52,11 @@ class FrontEnd:
     def num_factors(self) -> int:
         """p."""
         return int(self.projection.shape[1])
+
+    @property
+    def available(self) -> int:
+        """Components that can be told from none, as far as ``eigenvalues`` go."""
+        return int((self.eigenvalues > DEGENERATE).sum())
 
     def scores(self, dosage: Floats) -> Floats:
         """Scores of shape (N, p) from filled dosages of shape (N, M)."""
@@ -103,6 +109,11 @@ def add_score(front: FrontEnd, moments: Moments) -> FrontEnd:
     FrontEnd
         p + 1 factors, whitened together.
 
+    Raises
+    ------
+    InputError
+        If the exposure does not vary, or the components leave nothing of its score.
+
     Notes
     -----
     Weights ``(R + 0.1 I)^-1 r`` of standardised dosages, where R is their correlation matrix and r
@@ -113,6 +124,13 @@ def add_score(front: FrontEnd, moments: Moments) -> FrontEnd:
     ridge = correlation[:-1, :-1] + SCORE_RIDGE * np.eye(len(scale) - 1)
     weights = scale[:-1] * linalg.solve(ridge, correlation[:-1, -1], assume_a="pos")
     joint = np.c_[front.projection, weights]
+    covariance = standardised(joint.T @ moments.covariance[:-1, :-1] @ joint)[0]
+    if len(independent(covariance)) < len(covariance):
+        raise InputError(
+            "a first-stage score needs an exposure that varies in every block of people, and fewer "
+            "components than instruments; found none beside the components; use "
+            'front_end="components", lower factors, or ask for fewer blocks'
+        )
     root = linalg.cholesky(joint.T @ moments.covariance[:-1, :-1] @ joint, lower=True)
     whitened = linalg.solve_triangular(root, joint.T, lower=True).T
     return FrontEnd(front.origin, whitened, front.eigenvalues)

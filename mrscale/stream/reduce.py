@@ -72,7 +72,7 @@ def map_blocks(
     threads of this process."""
     if client is None:
         return reduce_blocks(None, blocks, lambda b: [function(b)], operator.add, progress=progress)
-    found = client.map(function, blocks, pure=False)
+    found = client.map(partial(_held_to_one_thread, function), blocks, pure=False)
     _wait(as_completed(found), len(found), progress)
     return list(client.gather(found))
 

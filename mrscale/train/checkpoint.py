@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
 
+from mrscale import places
 from mrscale.errors import RunError
 
 _STORY_KEY = "story"
@@ -20,17 +20,14 @@ _LENGTH_BYTES = 8
 """A safetensors file is the length of its JSON header, the header, and the data."""
 
 
-def save(path: Path, tensors: dict[str, Tensor], story: dict[str, Any]) -> None:
+def save(path: str | Path, tensors: dict[str, Tensor], story: dict[str, Any]) -> None:
     """Write tensors and JSON-able metadata; a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     metadata = {_STORY_KEY: json.dumps(story, sort_keys=True)}
-    safetensors.save_file(contiguous, partial, metadata=metadata)
-    partial.replace(path)
+    places.write_bytes(path, safetensors.save(contiguous, metadata=metadata))
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save` wrote; no pickle is involved.
 
     Raises
@@ -40,7 +37,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         # read once: safetensors' own reader opens a file twice, and could get two versions of it
-        content = path.read_bytes()
+        content = places.read_bytes(path)
     except FileNotFoundError:
         raise RunError(
             f"there is no file {path}; run mrscale train study.toml, which makes what is missing, "
@@ -60,7 +57,7 @@ def load_story(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def sound(path: Path) -> Iterator[None]:
+def sound(path: str | Path) -> Iterator[None]:
     """Say of a file that has not what it must have that it is damaged: RunError."""
     try:
         yield

@@ -124,13 +124,13 @@ class Decoder:
         dosage : ndarray or Tensor, shape (S E b, M)
         shape : (S, E, b)
         """
-        codes = _to(dosage, self._device).view(*shape, -1)
+        codes = _to(dosage, self._device).view(*shape, dosage.shape[-1])
         missing = codes.isnan() if codes.is_floating_point() else codes < 0
         x = codes.float().masked_fill_(missing, 0)
         block, environment, person, variant = missing.nonzero(as_tuple=True)
         fill = self._fill[environment, variant]
         if self._project:
-            scores = (x.flatten(1, 2) @ self._projection).view(*shape, -1)
+            scores = (x.flatten(1, 2) @ self._projection).view(*shape, self._projection.shape[-1])
             scores -= self._shift[:, None, None]
             filled = fill[:, None] * self._projection[block, variant]
             x = scores.index_put_((block, environment, person), filled, accumulate=True)

@@ -132,7 +132,7 @@ class Encoder:
         remainder = (z[:, self.latent_dim :] - self.remainder_mean) / self.remainder_sd
         return z[:, : self.latent_dim].astype(np.float32), remainder.astype(np.float32)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write to a safetensors file."""
         tensors = {
             "origin": _tensor(self.front.origin),
@@ -149,7 +149,7 @@ class Encoder:
         checkpoint.save(path, tensors, {**shape, **self.story})
 
     @classmethod
-    def load(cls, path: Path) -> Encoder:
+    def load(cls, path: str | Path) -> Encoder:
         """Read what :meth:`save` wrote.
 
         Raises

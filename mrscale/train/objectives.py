@@ -156,7 +156,7 @@ class KernelLoss:
         if self.invariance == "pairwise":
             return KernelParts(reconstruction, environment, *_pairwise(g, h, ranks))
         spread = kernels.spread(sum_over_ranks(kernels.moment_sums(h), ranks))
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
         drawn = features.draw_frequencies(g.shape[-1], h.shape[-1], generator)
         frequencies = features.Frequencies(*(w.to(g) for w in drawn))
         own = features.feature_sums(g, h / spread, frequencies)

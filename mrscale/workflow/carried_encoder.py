@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from mrscale import places
 from mrscale.errors import InputError, RunError
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.learned_encoder import DIAGNOSTICS, STORY, LearnedEncoder
@@ -37,26 +38,28 @@ def load_encoder(path: str | Path) -> LearnedEncoder:
     >>> mr.load_encoder("encoder.safetensors").transform(people).shape
     (2000, 1)
     """
-    path = Path(path)
-    if not path.is_file():
+    if not places.is_file(path):
         raise InputError(f"there is no encoder at {path}; correct the path, or fit and save one")
     try:
-        encoder = Encoder.load(path)
+        with places.reading(path):
+            encoder = Encoder.load(path)
         own = encoder.story.pop(STORY)
-    except (RunError, KeyError):
+        table = pd.DataFrame(own["diagnostics"], columns=list(DIAGNOSTICS))
+        return LearnedEncoder(
+            encoder=encoder,
+            reason=own["reason"],
+            instruments=tuple(own["instruments"]),
+            environments=tuple(own["environments"]),
+            diagnostics=table.astype({"statistic": float, "pvalue": float}),
+            provenance=own["provenance"],
+        )
+    except InputError:
+        raise
+    except (RunError, KeyError, TypeError, ValueError):
         raise InputError(
             f"{path} must be an encoder that was saved by its method save; found something else; "
             "name another file, or fit the encoder again"
         ) from None
-    table = pd.DataFrame(own["diagnostics"], columns=list(DIAGNOSTICS))
-    return LearnedEncoder(
-        encoder=encoder,
-        reason=own["reason"],
-        instruments=tuple(own["instruments"]),
-        environments=tuple(own["environments"]),
-        diagnostics=table.astype({"statistic": float, "pvalue": float}),
-        provenance=own["provenance"],
-    )
 
 
 def encode(data: Any, encoder: LearnedEncoder | str | Path) -> xr.Dataset:

@@ -93,7 +93,9 @@ def check_latents(
 ) -> dict[str, LatentCheck]:
     """Checks of every method, in one pass; the amounts told to ``progress`` sum to 1."""
     names = cohort.names("environments")
-    counts = np.bincount(cohort.array("environment"), minlength=len(names))
+    fold, environment = cohort.array("fold").astype(np.intp), cohort.array("environment")
+    places = np.bincount(fold * len(names) + environment, minlength=(fold.max() + 1) * len(names))
+    smallest = int(places.min())
     fits = misfits(client, cohort, latents, seed, progress=progress)
     found = {}
     for method in latents.main:
@@ -106,7 +108,7 @@ def check_latents(
             remainder_dim=remainder_dim,
             num_environments=len(names),
             invariant=typical_invariant([e.story["invariant"] for e in encoders[method]]),
-            smallest_environment=int(counts.min()) // len(encoders[method]),
+            smallest_environment=smallest,
             misfit=fits[method],
             dependence_gain=_dependence_gain(encoders[method][0].story, latent_dim),
             restart_spread=_restart_spread([e.story for e in encoders[method]]),

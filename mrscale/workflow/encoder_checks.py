@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mrscale.disclosure import is_small, policy
+from mrscale.disclosure import is_small, policy, vague
 from mrscale.errors import InputError
 from mrscale.results import Verdict
 from mrscale.stats.invariance import Invariance, invariance_test
@@ -71,7 +71,7 @@ def check_encoder(
     trained = np.bincount(block.environment[~block.aside])
     environment, rng = people.array("environment"), np.random.default_rng(seed)
     return EncoderChecks(
-        replace(check, smallest_environment=int(trained.min())),
+        replace(check, smallest_environment=int(trained[trained > 0].min())),
         invariance_test(latent.astype(np.float64), environment, rng),
     )
 
@@ -195,16 +195,16 @@ def _environments(check: LatentCheck) -> list[Row]:
         ),
         (
             "people in the smallest environment",
-            math.nan if is_small(smallest) else float(smallest),
+            math.nan if is_small(smallest) else float(vague(smallest)),
             math.nan,
             "fail"
             if smallest <= policy().limit
             else "pass"
             if smallest >= SMALL_ENVIRONMENT
             else "warn",
-            f"Of those who trained (no number: {policy().limit} or fewer). Below "
-            f"{SMALL_ENVIRONMENT} its law is hardly known, and the encoder may follow chance "
-            "there; merge it with a similar one.",
+            "Of those who trained, rounded up to hundreds (no number: "
+            f"{policy().limit} or fewer). Below {SMALL_ENVIRONMENT} its law is hardly known, and "
+            "the encoder may follow chance there; merge it with a similar one.",
         ),
     ]
 
@@ -227,7 +227,8 @@ def _unless(pvalue: float) -> Verdict:
 
 def _judges(cohort: Cohort, block: TrainingBlock, latent_dim: int) -> NDArray[np.bool_]:
     """Who judges, of the cohort, in environments with people enough."""
-    counts = np.bincount(block.environment[block.aside])
+    num_environments = len(cohort.names("environments"))
+    counts = np.bincount(block.environment[block.aside], minlength=num_environments)
     enough = counts >= JUDGES_PER_DIMENSION * (latent_dim + 1)
     if enough.sum() < 2:
         raise InputError(

@@ -46,12 +46,14 @@ class LearnedFit:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Headline key, trust in the learned estimate, reasons, and the checks behind them."""
+    """Headline key, trust in the learned estimate, reasons, the checks behind them, and the method
+    that was judged, if there was one."""
 
     headline: str
     trust: Trust
     reasons: tuple[str, ...]
     diagnostics: tuple[Diagnostic, ...]
+    method: str | None = None
 
 
 def judge(fits: Sequence[LearnedFit]) -> Judgement:
@@ -71,15 +73,15 @@ def judge(fits: Sequence[LearnedFit]) -> Judgement:
         return Judgement(RIVAL, "red", (reason,), ())
     chosen = _choose(fits)
     checks = tuple(d for one in fits for d in _diagnostics(one))
-    reasons = _reasons(chosen)
+    reasons, method = _reasons(chosen), chosen.check.method
     two_only = chosen.check.num_environments == 2
     if chosen.first_stage_f < WEAK_F or not chosen.check.misfit.passed or two_only:
-        return Judgement(RIVAL, "red", reasons, checks)
+        return Judgement(RIVAL, "red", reasons, checks, method)
     if not chosen.check.identifiable:
-        return Judgement(RIVAL, "amber", reasons, checks)
+        return Judgement(RIVAL, "amber", reasons, checks, method)
     small = chosen.check.smallest_environment < SMALL_ENVIRONMENT
     trust: Trust = "amber" if chosen.heterogeneity.q_pvalue < 0.05 or small else "green"
-    return Judgement(f"{chosen.check.method}_controls", trust, reasons, checks)
+    return Judgement(f"{method}_controls", trust, reasons, checks, method)
 
 
 def _choose(fits: Sequence[LearnedFit]) -> LearnedFit:

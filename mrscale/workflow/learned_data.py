@@ -162,7 +162,17 @@ def pair_cohort(
     moments = data.moments()
     _require_varying(~moments.constant[data.columns.instruments])
     data.require_usable(moments, reduce_design(moments, data.columns)[0])
-    cohort.arrays["fold"] = balanced_folds(codes, cohort.arrays["family"], num_blocks, seed)
+    fold = balanced_folds(codes, cohort.arrays["family"], num_blocks, seed)
+    cohort.arrays["fold"] = fold
+    inside = np.bincount(
+        fold.astype(np.intp) * len(places) + codes, minlength=num_blocks * len(places)
+    )
+    if inside.min() <= policy().limit:
+        raise InputError(
+            f"every block needs more than {policy().limit} people of each environment, and "
+            "clusters stay together; found a block with fewer; ask for fewer blocks, or give "
+            "smaller clusters"
+        )
     return cohort
 
 
@@ -212,11 +222,15 @@ def _from_dataset(data: xr.Dataset) -> tuple[ArrayCohort, list[str]]:
             "a dataset must be that of a genotype store (mr.open), or hold x and environment; "
             f"found one without {', '.join(lacking)}"
         )
-    places = [str(name) for name in data["environment_name"].values]
-    dosage = np.asarray(data["call_dosage"].data)
-    cohort = _cohort(dosage, data["environment"].to_numpy().astype(np.int16), places)
-    of_store = ("family", "variant_allele_frequency")
-    cohort.arrays.update({name: data[name].to_numpy() for name in of_store if name in data})
+    # of a selection of people, whose environments need not be all
+    present, codes = np.unique(data["environment"].to_numpy(), return_inverse=True)
+    places = [str(name) for name in data["environment_name"].to_numpy()[present]]
+    cohort = _cohort(np.asarray(data["call_dosage"].data), codes.astype(np.int16), places)
+    if "family" in data:
+        cohort.arrays["family"] = data["family"].to_numpy()
+    if "variant_allele_frequency" in data:
+        inside = data["variant_allele_frequency"].to_numpy()[present]
+        cohort.arrays["variant_allele_frequency"] = inside
     return cohort, _variant_names(data["variant_id"], data["variant_effect_allele"])
 
 

@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from mrscale import places
 from mrscale.errors import InputError
 from mrscale.results.latent_dim import path_table
 from mrscale.results.parameters import number, text
@@ -280,7 +281,12 @@ class LearnedEncoder:
         Parameters
         ----------
         path : str or Path
-            For :func:`mrscale.load_encoder`. Whatever is there is replaced.
+            For :func:`mrscale.load_encoder`; path or URL. Whatever is there is replaced.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
         """
         own = {
             "reason": self.reason,
@@ -289,7 +295,8 @@ class LearnedEncoder:
             "diagnostics": _records(self.diagnostics),
             "provenance": self.provenance,
         }
-        replace(self.encoder, story={**self.encoder.story, STORY: own}).save(Path(path))
+        with places.writing(path):
+            replace(self.encoder, story={**self.encoder.story, STORY: own}).save(path)
 
     def summary(self) -> str:
         """A short text: what was trained and why, and every check."""

@@ -103,7 +103,9 @@ def estimate_pair(
     )
     return replace(
         pair,
-        sensitivity=sensitivity(found.fits, pair, data.latents, found.adjusted.without_one),
+        sensitivity=sensitivity(
+            found.fits, pair, data.latents, found.adjusted.without_one, verdict.method
+        ),
         instruments=strongest(store, found.adjusted) if isinstance(store, GenotypeStore) else (),
     )
 

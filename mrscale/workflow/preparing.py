@@ -163,6 +163,8 @@ def _front_ends(
     number = None if factors == "auto" else factors
     fronts = [fit_front_end(fold, number) for fold in plain]
     typical = sorted(front.num_factors for front in fronts)[len(fronts) // 2]
+    if factors == "auto":  # no fold may have to do with more than it has
+        typical = min(typical, *(front.available for front in fronts))
     fronts = [
         front if front.num_factors == typical else fit_front_end(fold, typical)
         for fold, front in zip(plain, fronts, strict=True)

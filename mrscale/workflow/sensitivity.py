@@ -19,7 +19,6 @@ from mrscale.workflow.fitting import Fitted
 from mrscale.workflow.latents import Latents
 
 NAIVE = "tsls"
-_PREFERRED = ("flow", "linear", "kernel")
 _WITHOUT_ONE = ("2SLS adjusted, without one variant", math.nan)
 _OF_WITHOUT_ONE = (
     "Smallest and largest estimate with one of the variants left out: a range that is wide beside "
@@ -32,6 +31,7 @@ def sensitivity(
     pair: PairResult,
     latents: Latents,
     without_one: tuple[float, float],
+    method: str | None,
 ) -> tuple[Sensitivity, ...]:
     """What would explain the headline away, and how far estimates are apart.
 
@@ -43,19 +43,15 @@ def sensitivity(
     latents : Latents
     without_one : tuple of (float, float)
         Smallest and largest adjusted 2SLS without one variant; NaN if that was not tried.
+    method : str, optional
+        Whose encoders were judged, for the headline or in its place.
     """
     rows = _robustness(fits[pair.headline])
-    if latents.methods:
-        rows += [_leakage(fits[_method(latents, pair)], fits[NAIVE]), _union(pair, latents)]
+    if method:
+        rows += [_leakage(fits[method], fits[NAIVE]), _union(pair, latents)]
     if not math.isnan(without_one[0]):
         rows.append(Sensitivity(*_WITHOUT_ONE, *without_one, _OF_WITHOUT_ONE))
     return tuple(rows)
-
-
-def _method(latents: Latents, pair: PairResult) -> str:
-    """The headline's encoder; where the headline is the rival, the one it stands in for."""
-    main, headline = latents.main, pair.headline.removesuffix("_controls")
-    return headline if headline in main else next(name for name in _PREFERRED if name in main)
 
 
 def _robustness(headline: Fitted) -> list[Sensitivity]:

@@ -138,3 +138,10 @@ def test_as_many_judge_as_fit_into_memory_and_no_fewer_than_a_batch(
     session = Session(blocks, 6, steps=1, batch_size=12, seed=0, ranks=Ranks(), device=CPU)
     weight = session.of_dosages(resident, project=project).held_out.weight
     assert weight.sum(2).tolist() == [[expected] * 3] * 12
+
+
+@pytest.mark.parametrize("project", [True, False])
+def test_a_rank_may_have_nobody_of_a_batch(starts, project):
+    nobody = np.zeros((0, starts[0].front.projection.shape[0]), dtype=np.int8)
+    found = Decoder(starts, 2, project=project, device=CPU)(nobody, (2, 3, 0))
+    assert found.shape[:3] == (4, 3, 0)

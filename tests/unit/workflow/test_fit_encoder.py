@@ -336,3 +336,46 @@ def test_it_is_shown_in_a_notebook(flow):
     assert "<table" in page
     assert flow.reason in page
     assert "1 latent" in repr(flow) or f"{flow.latent_dim} latent" in repr(flow)
+
+
+def test_an_environment_that_nobody_judges_is_no_error(people):
+    """Of 25 people chance may keep nobody aside."""
+    x, environment = people.x.to_numpy()[:1225], np.repeat([0, 1, 2, 3], [400, 400, 400, 25])
+    found = mr.fit_encoder(x, environment, method="linear", factors=3, seed=26)
+    shown = found.diagnostics.set_index("name").loc["people in the smallest environment"]
+    assert (shown["statistic"], shown["verdict"]) == (100, "warn")
+
+
+def test_people_who_trained_are_not_told_exactly(linear):
+    """Beside the size of the environment, it would tell how many judged."""
+    shown = linear.diagnostics.set_index("name")["statistic"]
+    assert shown["people in the smallest environment"] % 100 == 0
+
+
+@pytest.mark.parametrize("method", ["kernel", "flow"])
+def test_a_seed_may_be_a_time_to_the_second(people, method):
+    tiny = TINY | {"steps": 2, "latent_dim": 1, "seed": 20261129120000}
+    assert mr.fit_encoder(people, method=method, **tiny).method == method
+
+
+def test_a_selection_of_people_of_a_store_may_lack_an_environment(small_store):
+    data = mr.open(small_store)
+    chosen = data.isel(samples=np.flatnonzero(data.environment.to_numpy() != 1))
+    found = mr.fit_encoder(chosen, method="linear", factors=3)
+    assert found.environments == ("north", "west")
+
+
+def test_an_encoder_may_be_kept_under_a_url(flow, people, tmp_path):
+    url = f"memory://{tmp_path.name}/encoder.safetensors"
+    flow.save(url)
+    assert mr.load_encoder(url).transform(people).tobytes() == flow.transform(people).tobytes()
+    with pytest.raises(InputError, match=r"/proc/nowhere/e\.safetensors cannot be written"):
+        flow.save("/proc/nowhere/e.safetensors")
+
+
+def test_a_story_that_lacks_something_is_no_encoder(flow, tmp_path):
+    path = tmp_path / "e.safetensors"
+    own = {"reason": "lost the rest"}
+    replace(flow.encoder, story={**flow.encoder.story, "fit_encoder": own}).save(path)
+    with pytest.raises(InputError, match="must be an encoder that was saved"):
+        mr.load_encoder(path)

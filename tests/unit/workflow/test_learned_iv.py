@@ -258,7 +258,7 @@ REFUSED = {
     ),
     "few clusters": (
         lambda d: {"clusters": d["environment"]},
-        "every fold needs people of every environment to train on",
+        "clusters stay together; found a block with fewer",
     ),
 }
 
@@ -293,3 +293,19 @@ def test_the_score_is_learned_in_the_block_of_its_encoder(data):
     after = prepare(None, cohort, fill, 2, factors=2, guided=True)
     np.testing.assert_array_equal(before[0].front.projection, after[0].front.projection)
     assert not np.allclose(before[1].front.projection, after[1].front.projection)
+
+
+def test_a_score_beside_all_components_is_refused(data):
+    two = data | {"instruments": data["instruments"][:, :2]}
+    with pytest.raises(InputError, match='found none beside the components; use front_end="comp'):
+        mr.learned_iv(**two, front_end="guided", **LINEAR | {"factors": 2, "latent_dim": 1})
+    constant = data | {"exposure": np.r_[np.arange(5.0), np.zeros(1495)]}
+    with pytest.raises(InputError, match="an exposure that varies in every block"):
+        mr.learned_iv(**constant, front_end="guided", **LINEAR | {"factors": 2, "blocks": 6})
+
+
+def test_clusters_that_leave_an_environment_few_people_in_a_block_are_refused(data):
+    site = np.arange(1500) % 200 + 1
+    site[data["environment"] == 0] = 0
+    with pytest.raises(InputError, match="clusters stay together; found a block with fewer"):
+        mr.learned_iv(**data, clusters=site, **LINEAR)
