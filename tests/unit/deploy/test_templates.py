@@ -112,7 +112,7 @@ def test_every_option_in_a_template_is_one_of_its_verb() -> None:
     # those that would not be found if the search went blind
     assert ("slurm/estimate.sbatch", ["run", "--scheduler", "--quiet"]) in found
     assert ("kubernetes/base/estimate.yaml", ["run", "--scheduler", "--quiet"]) in found
-    assert ("batch/Snakefile", ["train", "--ranks", "--quiet"]) in found
+    assert ("batch/Snakefile", ["train", "--quiet"]) in found
     assert ("dataproc/workflow.yaml", ["run", "--quiet"]) in found
     assert ("dataproc/submit.sh", ["extract", "--out", "--quiet"]) in found
     assert [(file, words) for file, words in found if set(words[1:]) - known[words[0]]] == []
