@@ -249,11 +249,12 @@ def _require_variants(name: str, labels: pd.Index, variants: list[Hashable]) -> 
 
 def _exposures(beta_exposure: ArrayLike, se_exposure: ArrayLike, bx: Floats) -> list[str]:
     if isinstance(beta_exposure, pd.DataFrame):
-        errors = se_exposure if isinstance(se_exposure, pd.DataFrame) else beta_exposure
-        if list(errors.columns) != list(beta_exposure.columns):
+        named = list(beta_exposure.columns)
+        errors = list(se_exposure.columns) if isinstance(se_exposure, pd.DataFrame) else named
+        if errors != named and set(errors) == set(named):  # they may have names of their own
             raise InputError(
                 "beta_exposure and se_exposure must have the same exposures in the same order, but "
-                "their columns differ; align them first"
+                "their columns come in different ones; align them first"
             )
         return [str(name) for name in beta_exposure.columns]
     if bx.ndim == 1:

@@ -146,7 +146,9 @@ def test_rows_must_match_in_number_and_in_labels():
     filtered = named_columns(pd.Series([1.0, 2, 3], [0, 2, 5]), "outcome")
     with pytest.raises(InputError, match="outcome and exposure must have the same people"):
         require_same_rows([filtered, x])
-    with pytest.raises(InputError, match=r"one row per person each; found <=20 and 30 rows"):
+    with pytest.raises(
+        InputError, match=r"one row per person each; found <=20 rows and another number"
+    ):
         require_same_rows([x, named_columns(np.ones(30), "outcome")])
 
 
