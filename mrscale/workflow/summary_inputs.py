@@ -249,9 +249,9 @@ def _require_variants(name: str, labels: pd.Index, variants: list[Hashable]) -> 
 
 def _exposures(beta_exposure: ArrayLike, se_exposure: ArrayLike, bx: Floats) -> list[str]:
     if isinstance(beta_exposure, pd.DataFrame):
-        named = list(beta_exposure.columns)
-        errors = list(se_exposure.columns) if isinstance(se_exposure, pd.DataFrame) else named
-        if errors != named and set(errors) == set(named):  # they may have names of their own
+        names = list(beta_exposure.columns)
+        errors = list(se_exposure.columns) if isinstance(se_exposure, pd.DataFrame) else names
+        if errors != names and set(errors) == set(names):  # they may have names of their own
             raise InputError(
                 "beta_exposure and se_exposure must have the same exposures in the same order, but "
                 "their columns come in different ones; align them first"
