@@ -285,10 +285,7 @@ def _is_clients(error: Exception) -> bool:
 
 
 def _is_full(error: Exception) -> bool:
-    # safetensors has no number but in its text
-    return getattr(error, "errno", None) in _FULL or any(
-        f"os error {number})" in str(error) for number in _FULL
-    )
+    return getattr(error, "errno", None) in _FULL
 
 
 def _no_room(path: str | Path) -> str:

@@ -34,8 +34,9 @@ def disclose(result: StudyResult, published: Published | None = None) -> StudyRe
     -------
     StudyResult
         Counts of people that may not leave, or from which one could be derived, are
-        :class:`~mrscale.disclosure.AtMost`, and robustness values of such people NaN. Estimates
-        are unchanged. ``encoders`` and ``provenance`` are taken to hold no counts of people.
+        :class:`~mrscale.disclosure.AtMost`, and robustness values and standard errors of variants
+        of such people NaN. Estimates are unchanged. ``encoders`` and ``provenance`` are taken to
+        hold no counts of people.
     """
     known = {} if published is None else published
     environments = {

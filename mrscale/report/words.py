@@ -230,8 +230,8 @@ def instruments(pair: PairResult, num_variants: int) -> str:
     listed = len(pair.instruments)
     which = "All" if listed == num_variants else f"The {listed:,} strongest of {num_variants:,}"
     return (
-        f"{which} instruments, with their associations per effect allele; a frequency that would "
-        "tell a small count is not shown."
+        f"{which} instruments, with their associations per effect allele; a frequency, and "
+        "standard errors, that would tell a small count are not shown."
     )
 
 

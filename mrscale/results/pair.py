@@ -112,7 +112,7 @@ class Instrument:
         Of the effect allele over everybody; NaN where it would tell a small count.
     beta_exposure, se_exposure, beta_outcome, se_outcome : float
         With environments and all covariates partialled out, homoskedastic errors; NaN where the
-        variant does not vary given these.
+        variant does not vary given these, errors also where the number of people is hidden.
     """
 
     variant: str

@@ -54,7 +54,7 @@ class OuterSums:
         sizes : ndarray of int, shape (clusters,), optional
             People of each cluster in all blocks together.
         """
-        if codes is None or sizes is None:
+        if codes is None or sizes is None or (codes < 0).all():
             none = np.zeros(0, dtype=np.int64)
             totals = tuple(s.T @ s for s in scores)
             return cls(totals, none, none, tuple(np.zeros((0, s.shape[1])) for s in scores))

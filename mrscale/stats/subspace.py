@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from mrscale.errors import InputError
-from mrscale.stats.linalg import independent, standardised
+from mrscale.stats.linalg import independent
 from mrscale.stats.moments import Floats, Moments, pool
 
 MAX_FACTORS = 20
@@ -124,14 +124,14 @@ def add_score(front: FrontEnd, moments: Moments) -> FrontEnd:
     ridge = correlation[:-1, :-1] + SCORE_RIDGE * np.eye(len(scale) - 1)
     weights = scale[:-1] * linalg.solve(ridge, correlation[:-1, -1], assume_a="pos")
     joint = np.c_[front.projection, weights]
-    covariance = standardised(joint.T @ moments.covariance[:-1, :-1] @ joint)[0]
+    covariance = joint.T @ moments.covariance[:-1, :-1] @ joint
     if len(independent(covariance)) < len(covariance):
         raise InputError(
             "a first-stage score needs an exposure that varies in every block of people, and fewer "
             "components than instruments; found none beside the components; use "
             'front_end="components", lower factors, or ask for fewer blocks'
         )
-    root = linalg.cholesky(joint.T @ moments.covariance[:-1, :-1] @ joint, lower=True)
+    root = linalg.cholesky(covariance, lower=True)
     whitened = linalg.solve_triangular(root, joint.T, lower=True).T
     return FrontEnd(front.origin, whitened, front.eigenvalues)
 

@@ -53,7 +53,7 @@ from mrscale.workflow.logistic_iv import LogisticErrors, fit_logistic
 from mrscale.workflow.split_iv import fit_split
 from mrscale.workflow.store_data import StoreData
 from mrscale.workflow.subsets import (
-    TOO_FEW,
+    ALL_TOO_FEW,
     Subset,
     each_environment,
     estimates_table,
@@ -98,7 +98,7 @@ def estimate(
         A name in the store; may be left out if there is one.
     instruments : {"genotype", "latent"}, default "genotype"
         The dosages, or the latents that encoders learned from them (needs ``run``; always 2SLS
-        with robust errors).
+        with robust or clustered errors).
     covariates : sequence of str, optional
         Names in the store; all of its covariates by default. Indicators of environments are
         always added.
@@ -201,7 +201,7 @@ def _from_genotypes(data: StoreData, options: Options) -> tuple[CohortResult, di
     instruments = data.columns.num_instruments if options.estimator != "ols" else 0
     needed = data.columns.width - data.columns.num_instruments + instruments
     if not may_tell_more_than(needed, len(data.environment), [data.rows.store.num_samples]):
-        raise InputError(TOO_FEW)
+        raise InputError(ALL_TOO_FEW)
     if options.is_plain:
         found = _regressions(data, groups, whole, options)
     else:

@@ -95,12 +95,17 @@ def environment_codes(environment: Any) -> tuple[NDArray[np.int16], list[str]]:
             f"every person needs an environment; found {show_count(missing)} without one; leave "
             "them out, or give them an environment of their own"
         )
-    if not 2 <= len(names) <= MOST_ENVIRONMENTS:
+    require_environments(len(names))
+    return codes.astype(np.int16), [str(name) for name in names]
+
+
+def require_environments(number: int) -> None:
+    """Refuse fewer than two environments, or far too many."""
+    if not 2 <= number <= MOST_ENVIRONMENTS:
         raise InputError(
             f"learned instruments need at least two environments, and at most {MOST_ENVIRONMENTS:,}"
-            f"; found {len(names):,}; give the ancestry group, site or period of each person"
+            f"; found {number:,}; give the ancestry group, site or period of each person"
         )
-    return codes.astype(np.int16), [str(name) for name in names]
 
 
 def balanced_folds(

@@ -211,7 +211,9 @@ def _share(missing: int, total: int) -> float | str:
         return f"all but {show_count(total - missing)} people"
     # a share of so few digits could be that of twice as many counts as are hidden
     digits = int(math.log10(max(1, total) / (2 * policy().limit + 1)))
-    return round(missing / max(1, total), min(max(digits, 0), _DIGITS))
+    if missing and digits < 1:
+        return f"more than {policy().limit} people"
+    return round(missing / max(1, total), min(digits, _DIGITS))
 
 
 def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -237,4 +239,4 @@ def _shares(found: dict[str, float | str]) -> str:
 
 
 def _in_percent(share: float | str) -> str:
-    return share if isinstance(share, str) else f"{share:.2%}"
+    return share if isinstance(share, str) else f"{100 * share:.4g} %"

@@ -9,7 +9,7 @@ Legend: N people, M variants, L latents, E environments, S encoders.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -120,20 +120,22 @@ class PairData:
         code = self.store.array("cluster")
         return np.bincount(code[code >= 0])
 
-    @property
-    def num_clusters(self) -> int | None:
-        """Clusters of the store, people of their own among them, if errors are clustered."""
-        sizes = self.cluster_sizes
-        return None if sizes is None else len(sizes) + self.store.num_samples - int(sizes.sum())
-
-    def in_several_clusters(self, environments: Sequence[int]) -> bool:
-        """Whether the people with the traits in some environments, or in all if none is named, are
-        in two clusters or more."""
+    @cached_property
+    def _units(self) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+        """Cluster (-1 is its own) and environment of everybody who has the traits."""
         used = self._with_traits(slice(0, self.store.num_samples))
-        if environments:
-            used &= np.isin(self.store.array("environment"), environments)
-        code = self.store.array("cluster")[used]
-        return len(np.unique(code)) > 1 or int((code < 0).sum()) > 1
+        return self.store.array("cluster")[used], self.store.array("environment")[used]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # workers get what was given, not what this process has made of it
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    def num_clusters(self, environments: Sequence[int] = ()) -> int:
+        """Clusters of the people with the traits in some environments, or in all if none is named;
+        people of their own are clusters."""
+        code, environment = self._units
+        inside = code[np.isin(environment, environments)] if environments else code
+        return len(np.unique(inside[inside >= 0])) + int((inside < 0).sum())
 
     def _with_traits(self, rows: slice) -> NDArray[np.bool_]:
         x = self.store.array("exposure", rows)[:, self.exposure]

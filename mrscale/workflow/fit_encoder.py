@@ -18,7 +18,7 @@ from mrscale.provenance import software_versions
 from mrscale.store.reader import GenotypeStore
 from mrscale.train.encoder import Encoder
 from mrscale.train.inputs import TrainingBlock
-from mrscale.workflow.cohorts import Cohort, fill_of
+from mrscale.workflow.cohorts import Cohort, fill_of, require_environments
 from mrscale.workflow.encoder_checks import EncoderChecks, check_encoder, diagnostics
 from mrscale.workflow.learned_data import instruments_of
 from mrscale.workflow.learned_encoder import LearnedEncoder
@@ -126,6 +126,7 @@ def fit_encoder(
         method, latent_dim, factors, restarts, seed, device, steps, batch_size, invariance
     )
     cohort, names = instruments_of(data, environment)
+    require_environments(len(cohort.names("environments")))
     with bar("Preparing", 2, quiet=quiet) as progress:
         (start,) = prepare(
             None, cohort, fill_of(cohort), 1, factors=factors, seed=seed, progress=progress

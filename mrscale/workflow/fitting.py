@@ -212,7 +212,7 @@ def in_several_clusters(data: PairData, kinds: Sequence[Sequence[Fitted]]) -> li
     if not data.clustered:
         return [list(kind) for kind in kinds]
     groups = {one.environments for kind in kinds for one in kind}
-    several = {group: data.in_several_clusters(group) for group in groups}
+    several = {group: data.num_clusters(group) > 1 for group in groups}
     if not several[EVERYWHERE]:
         raise InputError(
             "clustered errors need two clusters or more (fifty to be trusted), but all people with "
@@ -252,11 +252,12 @@ def with_errors(
     sums = reduce_blocks(client, cuts, block, lambda a, b: a.combine(b, sizes), progress=progress)
     covariance, *meats = sums.totals
     variances = np.diag(covariance).tolist()
+    num_clusters = data.num_clusters() if data.clustered else None
     found = [replace(one, variance=v) for one, v in zip(fitted, variances, strict=True)]
     for i in tested:
         own, meats = meats[: len(fitted[i].fits)], meats[len(fitted[i].fits) :]
         tests = [
-            hansen_j_of(one.reduced, meat, data.num_clusters or one.reduced.count)
+            hansen_j_of(one.reduced, meat, num_clusters or one.reduced.count)
             for one, meat in zip(fitted[i].fits, own, strict=True)
         ]
         found[i] = replace(found[i], overidentification=_typical(tests))

@@ -210,7 +210,7 @@ def _instrument_sets(
     if instruments_of is None:
         return [np.arange(len(names))] * len(exposures)
     given: dict[str, Sequence[str | int]] = {
-        str(exposure): [chosen] if isinstance(chosen, str | int) else chosen
+        str(exposure): [chosen] if isinstance(chosen, str | int | np.integer) else chosen
         for exposure, chosen in instruments_of.items()
     }
     absent = [name for name in exposures if not len(given.get(name, ()))]

@@ -32,7 +32,7 @@ from mrscale.workflow.fitting import (
 )
 from mrscale.workflow.latents import Latents
 from mrscale.workflow.runfolder import MARKER, RunFolder
-from mrscale.workflow.subsets import TOO_FEW, meta_table, with_the_others
+from mrscale.workflow.subsets import ALL_TOO_FEW, meta_table, with_the_others
 
 
 def latent_estimates(
@@ -93,7 +93,7 @@ def latent_estimates(
     controlled = learned[f"{latents.methods[0]}_controls"]
     sizes = np.bincount(store.array("environment"), minlength=len(data.fill))
     if not all(may_be_shown(one, moments, sizes) for one in everybody):
-        raise InputError(TOO_FEW)
+        raise InputError(ALL_TOO_FEW)
     within = fit_within(moments, controlled, range(len(data.fill))) if by else []
     within = [one for one in within if may_be_shown(one, moments, sizes)]
     everybody, within = in_several_clusters(data, [everybody, within])

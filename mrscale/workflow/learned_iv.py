@@ -205,7 +205,7 @@ def learned_pair(
         num_factors=starts[0].front.num_factors,
         num_blocks=num_blocks,
         environments=tuple(cohort.names("environments")),
-        num_clusters=data.num_clusters,
+        num_clusters=data.num_clusters() if clustered else None,
         latent_dim_path=path_table(chosen.path, chosen.value),
         provenance={"settings": asdict(options), "software": software_versions()},
     )

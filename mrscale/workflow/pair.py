@@ -37,7 +37,7 @@ from mrscale.workflow.fitting import (
 from mrscale.workflow.instrument_list import AdjustedVariants, strongest
 from mrscale.workflow.judgement import LearnedFit, judge
 from mrscale.workflow.sensitivity import NAIVE, sensitivity
-from mrscale.workflow.subsets import TOO_FEW
+from mrscale.workflow.subsets import ALL_TOO_FEW
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def fit_pair(
     shown = partial(may_be_shown, moments=moments, sizes=sizes)
     whole = [fit(moments, one) for one in estimators]
     if not all(map(shown, whole)):
-        raise InputError(TOO_FEW)
+        raise InputError(ALL_TOO_FEW)
     within = [one for e in estimators for one in fit_within(moments, e, places)]
     others = [e for e in estimators if e.key in quotable]
     without = [one for e in others for one in fit_without(moments, e, places)]

@@ -89,6 +89,8 @@ class StoreData(Data):
         Of the people who have all the traits, in the order of the store.
     ends : ndarray of int, shape (chunks,)
         How many of them there are up to the end of each chunk.
+    sizes : ndarray of int, shape (E,)
+        All people of each environment, with the traits or without.
     """
 
     rows: StoreRows
@@ -97,6 +99,7 @@ class StoreData(Data):
     environment: NDArray[np.int16]
     fold: NDArray[np.int8]
     ends: NDArray[np.intp]
+    sizes: NDArray[np.intp]
 
     @classmethod
     def read(
@@ -144,6 +147,7 @@ class StoreData(Data):
             environment=environment,
             fold=people.fold[used],
             ends=np.cumsum(used, dtype=np.intp)[[chunk.stop - 1 for chunk in chunks]],
+            sizes=np.bincount(people.environment, minlength=len(names)),
         )
 
     @property

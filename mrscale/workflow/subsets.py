@@ -34,6 +34,7 @@ from mrscale.workflow.store_data import StoreData
 
 NOBODY = "nobody here has the exposure, the outcome and every covariate"
 TOO_FEW = "there are hardly more people here than instruments, covariates and exposures"
+ALL_TOO_FEW = f"{TOO_FEW}; give fewer instruments, or traits that more people have"
 _NO_NUMBER = "the columns are too nearly collinear here for a finite estimate"
 
 
@@ -101,8 +102,7 @@ def may_tell_more(data: StoreData, needed: int, code: int) -> bool:
     """Whether it may be told that more than ``needed`` people of an environment have the traits,
     and it is so."""
     used = int((data.environment == code).sum())
-    size = int((data.rows.store.array("environment") == code).sum())
-    return used > needed and may_tell_more_than(needed, used, [size])
+    return used > needed and may_tell_more_than(needed, used, [int(data.sizes[code])])
 
 
 def without_each_environment(

@@ -88,7 +88,8 @@ def read_associations(
     if isinstance(correlation, pd.DataFrame):
         for labels in (correlation.index, correlation.columns):
             _require_variants("correlation", labels, variants)
-        if not correlation.index.equals(correlation.columns):
+        rows, columns = correlation.index, correlation.columns
+        if not _is_numbered(rows, columns) and list(map(str, rows)) != list(map(str, columns)):
             raise InputError("correlation must have the same labels for rows and columns")
     rho = None if correlation is None else _correlation(correlation, len(by))
     table = Associations(bx, sx, by, sy, rho)
@@ -239,12 +240,16 @@ def _variants(given: dict[str, ArrayLike], num_variants: int) -> list[Hashable]:
 
 def _require_variants(name: str, labels: pd.Index, variants: list[Hashable]) -> None:
     """Refuse labels that name other variants than those of the associations, if both have any."""
-    unlabelled = [isinstance(labels, pd.RangeIndex), variants == list(range(1, len(variants) + 1))]
-    if not any(unlabelled) and list(labels) != variants:
+    if not _is_numbered(labels, variants) and list(map(str, labels)) != list(map(str, variants)):
         raise InputError(
             f"{name} must list the variants of the associations in their order, but its pandas "
             "labels differ; align it on the variant first, for example with .reindex"
         )
+
+
+def _is_numbered(*labels: Iterable[Hashable]) -> bool:
+    """Whether some labels are numbers of rows, beside others or others' numbers."""
+    return any(all(isinstance(one, int | np.integer) for one in found) for found in labels)
 
 
 def _exposures(beta_exposure: ArrayLike, se_exposure: ArrayLike, bx: Floats) -> list[str]:

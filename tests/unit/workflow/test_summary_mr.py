@@ -289,3 +289,10 @@ def test_a_forest_of_intervals_without_ends(ends: tuple[float, float]) -> None:
     table = pd.DataFrame({"estimate": [0.3], "ci_lower": ends[:1], "ci_upper": ends[1:]})
     low, high = plot_forest(table).get_xlim()
     assert low < 0 < 0.3 < high
+
+
+def test_numbers_of_rows_are_no_labels(labelled: dict[str, Any]) -> None:
+    """What is left of a table's own numbers after a selection names no variant."""
+    linkage = pd.DataFrame(np.eye(M), [f"rs{i}" for i in range(M)], [f"rs{i}" for i in range(M)])
+    numbered = {name: values.set_axis(np.arange(M) * 2) for name, values in labelled.items()}
+    assert len(summary_mr(**numbered, correlation=linkage, methods="ivw")) == 1
