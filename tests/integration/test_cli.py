@@ -299,7 +299,7 @@ def test_a_store_is_described_without_ids(command, small_store):
     for text in (
         "900",
         "north",
-        "exposure (missing: 0.00%)",
+        "exposure (missing: 0 %)",
         "age",
         "2; families of two",
         "shards",
