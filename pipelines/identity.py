@@ -44,15 +44,18 @@ def settings(study: config.Study, genotype_files: list[str]) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "inputs": {name: [fingerprint(file) for file in files] for name, files in named.items()},
         "genotypes": study.genotypes.model_dump(mode="json", include=_GENOTYPE_SETTINGS),
-        "people": study.people.model_dump(
-            mode="json", exclude={"phenotypes", "ancestry", "kinship", "exclude"}
-        ),
+        "people": people_settings(study.people),
         "traits": study.traits.model_dump(mode="json"),
         "instruments": study.instruments.model_dump(mode="json", exclude={"file", "liftover"}),
         "qc": study.qc.model_dump(mode="json", exclude={"pedigree"}),
         "folds": study.folds,
         "seed": study.seed,
     } | ({"query": query} if (query := tables.made_by(study.people.phenotypes)) else {})
+
+
+def people_settings(people: config.People) -> dict[str, Any]:
+    """The settings of people without the paths of their tables, as JSON."""
+    return people.model_dump(mode="json", exclude={"phenotypes", "ancestry", "kinship", "exclude"})
 
 
 _FILES = (

@@ -7,6 +7,7 @@ from mrscale.progress import bar
 from mrscale.provenance import fingerprint, software_versions
 from mrscale.store.append import Appended
 from mrscale.store.append import append as append_traits
+from pipelines.identity import people_settings
 from pipelines.traits import read_traits
 
 
@@ -33,9 +34,7 @@ def append(
             for name, file in (("people", people.phenotypes), ("ancestry", people.ancestry))
             if file
         } | {
-            "settings": people.model_dump(
-                mode="json", exclude={"phenotypes", "ancestry", "kinship", "exclude"}
-            ),
+            "settings": people_settings(people),
             "software": software_versions(),
         }
         return append_traits(store, table.sample_id, table.values, provenance=provenance)

@@ -22,7 +22,7 @@ from mrscale.stats.misfit import Misfit, RandomFeatures, misfit
 from mrscale.stats.moments import Moments, combine_keyed
 from mrscale.stream.engine import Client
 from mrscale.stream.reduce import reduce_blocks
-from mrscale.workflow.cohorts import Cohort
+from mrscale.workflow.cohorts import Cohort, fewest_people
 from mrscale.workflow.designs import LATENT_DEGREE, basis_width
 from mrscale.workflow.latents import Encoders, Latents
 from mrscale.workflow.preparing import typical_invariant
@@ -93,9 +93,7 @@ def check_latents(
 ) -> dict[str, LatentCheck]:
     """Checks of every method, in one pass; the amounts told to ``progress`` sum to 1."""
     names = cohort.names("environments")
-    fold, environment = cohort.array("fold").astype(np.intp), cohort.array("environment")
-    places = np.bincount(fold * len(names) + environment, minlength=(fold.max() + 1) * len(names))
-    smallest = int(places.min())
+    smallest = fewest_people(cohort, int(cohort.array("fold").max()) + 1)
     fits = misfits(client, cohort, latents, seed, progress=progress)
     found = {}
     for method in latents.main:

@@ -194,14 +194,15 @@ def estimate(
 
 def _from_genotypes(data: StoreData, options: Options) -> tuple[CohortResult, dict[int, int]]:
     """The result with exact counts, and the people used by environment."""
+    needed = data.columns.width
+    if options.estimator == "ols":
+        needed -= data.columns.num_instruments
+    if not may_tell_more_than(needed, len(data.environment), [data.rows.store.num_samples]):
+        raise InputError(ALL_TOO_FEW)
     groups = data.group_moments()
     whole = data.with_indicators(groups)
     associations = per_variant(data, groups, whole, by_environment=options.by is not None)
     people = {code: int((data.environment == code).sum()) for code in data.present}
-    instruments = data.columns.num_instruments if options.estimator != "ols" else 0
-    needed = data.columns.width - data.columns.num_instruments + instruments
-    if not may_tell_more_than(needed, len(data.environment), [data.rows.store.num_samples]):
-        raise InputError(ALL_TOO_FEW)
     if options.is_plain:
         found = _regressions(data, groups, whole, options)
     else:

@@ -108,6 +108,13 @@ def require_environments(number: int) -> None:
         )
 
 
+def fewest_people(cohort: Cohort, num_folds: int) -> int:
+    """People of one environment in one fold, where they are fewest."""
+    fold, num_environments = cohort.array("fold").astype(np.intp), len(cohort.names("environments"))
+    cell = fold * num_environments + cohort.array("environment")
+    return int(np.bincount(cell, minlength=num_folds * num_environments).min())
+
+
 def balanced_folds(
     environment: NDArray[np.int16], family: NDArray[np.int32], num_folds: int, seed: int
 ) -> NDArray[np.int8]:

@@ -17,7 +17,13 @@ from mrscale.errors import InputError
 from mrscale.stats.identification import listed
 from mrscale.stats.reduced import reduce_design
 from mrscale.store.reader import GenotypeStore, open_store
-from mrscale.workflow.cohorts import ArrayCohort, Cohort, balanced_folds, environment_codes
+from mrscale.workflow.cohorts import (
+    ArrayCohort,
+    Cohort,
+    balanced_folds,
+    environment_codes,
+    fewest_people,
+)
 from mrscale.workflow.columns import (
     NamedColumns,
     named_columns,
@@ -162,12 +168,8 @@ def pair_cohort(
     moments = data.moments()
     _require_varying(~moments.constant[data.columns.instruments])
     data.require_usable(moments, reduce_design(moments, data.columns)[0])
-    fold = balanced_folds(codes, cohort.arrays["family"], num_blocks, seed)
-    cohort.arrays["fold"] = fold
-    inside = np.bincount(
-        fold.astype(np.intp) * len(places) + codes, minlength=num_blocks * len(places)
-    )
-    if inside.min() <= policy().limit:
+    cohort.arrays["fold"] = balanced_folds(codes, cohort.arrays["family"], num_blocks, seed)
+    if fewest_people(cohort, num_blocks) <= policy().limit:
         raise InputError(
             f"every block needs more than {policy().limit} people of each environment, and "
             "clusters stay together; found a block with fewer; ask for fewer blocks, or give "
