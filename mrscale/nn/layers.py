@@ -93,16 +93,18 @@ class _SiluAndSlope(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         gate = torch.sigmoid(x)
         value = x * gate
-        slope = torch.addcmul(gate, value, 1 - gate)
-        ctx.save_for_backward(x, gate, slope)
+        rest = 1 - gate
+        slope = gate.addcmul_(value, rest)
+        ctx.save_for_backward(value, rest, slope)
         return value, slope
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         of_value, of_slope = gradients
-        x, gate, slope = ctx.saved_tensors
-        curvature = gate * (1 - gate) * (2 + x * (1 - 2 * gate))
-        return torch.addcmul(of_value * slope, of_slope, curvature)
+        value, rest, slope = ctx.saved_tensors
+        # the curvature is (1 - s(x)) (2 slope - value)
+        curvature = torch.sub(value, slope, alpha=2).mul_(rest)
+        return (of_value * slope).addcmul_(of_slope, curvature, value=-1)
 
 
 def silu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,14 +121,12 @@ class _LogDetNearIdentity(torch.autograd.Function):
         pivots = []
         for k in range(matrix.shape[1]):
             pivot = inverse[:, k, k].clone()
+            column, row = inverse[:, :, k].clone(), inverse[:, k].clone()
+            column[:, k] -= 1
+            row[:, k] += 1
+            column /= pivot[:, None]
+            inverse.addcmul_(column[:, :, None], row[:, None], value=-1)
             pivots.append(pivot)
-            column = inverse[:, :, k] / pivot[:, None]
-            column[:, k] = 1 / pivot
-            row = inverse[:, k].neg()
-            row[:, k] = 0
-            inverse[:, k] = 0
-            inverse.addcmul_(column[:, :, None], row[:, None])
-            inverse[:, :, k] = column
         ctx.save_for_backward(inverse)
         return torch.stack(pivots).log().sum(0)
 
@@ -151,7 +151,8 @@ def log_det_near_identity(matrix: Tensor) -> Tensor:
     -----
     Gauss-Jordan elimination over all matrices at once, without pivoting: the symmetric part of
     such a matrix is positive definite, so that no pivot vanishes (Golub and Van Loan, *Matrix
-    computations*, section 4.2). The inverse on the way is the gradient.
+    computations*, section 4.2). A step is one of rank one, ``A - (A e_k - e_k) (A' e_k + e_k)' /
+    a_kk``. The inverse on the way is the gradient.
     """
     value: Tensor = _LogDetNearIdentity.apply(matrix)
     return value

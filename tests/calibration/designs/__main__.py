@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs=2, type=int, metavar=("FIRST", "END"))
     parser.add_argument("--only", nargs="*", help="names of designs")
     parser.add_argument("--redraws", type=int, default=6, help="traits for each data set")
-    parser.add_argument("--together", type=int, default=16, help="blocks trained side by side")
+    parser.add_argument("--together", type=int, default=32, help="blocks trained side by side")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--follow", type=float, default=0, help="seconds to wait for trained data")
     parser.add_argument("--page", type=Path, help="where tables are written")
