@@ -55,9 +55,10 @@ def reduce_blocks(
     are there, so that the partial results in memory are as many as workers plus the depth of the
     tree, not as many as blocks.
     """
-    held = partial(_held_to_one_thread, from_block)
     if client is None:
-        return _reduce_in_threads(blocks, held, combine, progress)
+        with one_blas_thread():
+            return _reduce_in_threads(blocks, from_block, combine, progress)
+    held = partial(_held_to_one_thread, from_block)
     return _reduce_in_client(client, blocks, held, combine, progress)
 
 

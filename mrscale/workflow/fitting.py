@@ -268,11 +268,20 @@ def _influence(frames: dict[Frame, FrameRows], one: Fitted, length: int) -> Floa
     """``mean_s psi_is`` of the people of a block; psi is zero outside a frame."""
     mean = np.zeros(length)
     for member, single in _members(frames, one):
-        everywhere = one.environments == EVERYWHERE
-        chosen = np.isin(member.environment, one.environments) | everywhere
+        chosen = _inside(member.environment, one.environments)
         influence = single.influence(member.matrix[chosen][:, one.estimator.columns])
         mean[member.row[chosen]] += influence / len(one.fits)
     return mean
+
+
+def _inside(
+    environment: NDArray[np.int16], environments: tuple[int, ...]
+) -> NDArray[np.bool_] | slice:
+    """Which people are in some environments, or all."""
+    if environments == EVERYWHERE:
+        return slice(None)
+    # few codes: np.isin would cost more than the regression
+    return np.asarray(np.logical_or.reduce([environment == code for code in environments]))
 
 
 def _scores(frames: dict[Frame, FrameRows], one: Fitted, length: int) -> Iterator[Floats]:
