@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from estimating import r2
+from estimating import recovery
 from grid import Case
 from scipy import special
 from torch import nn
@@ -189,8 +189,7 @@ def measure(case: Case, front: Front) -> dict[str, float]:
         unseen = cohort.array("fold") != s
         latents.arrays["flow_latent"][s, unseen] = latent[unseen]
         latents.arrays["flow_remainder"][s, unseen] = remainder[unseen]
-        truths = (data[name].to_numpy()[unseen] for name in ("z_exogenous", "z_confounded"))
-        recovered.append([r2(latent[unseen].astype(float), truth) for truth in truths])
+        recovered.append(recovery(latent[unseen].astype(float), data.isel(samples=unseen)))
     checks = check_latents(None, cohort, latents, {"flow": encoders}, case.seed)
     oracle = data["z_exogenous"].to_numpy()
     fits = fit_pair(None, PairData(cohort, fill_of(cohort), False, 0, 0, latents, oracle), checks)
