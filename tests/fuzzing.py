@@ -173,7 +173,7 @@ def store(folder: Path) -> Callable[[random.Random], None]:
 
 def study(folder: Path) -> Callable[[random.Random], None]:
     """A study file in ``study.toml``."""
-    from mrscale.config import load_study
+    from mrscale.study_file import load_study
 
     file = folder / "study.toml"
 
@@ -186,7 +186,7 @@ def study(folder: Path) -> Callable[[random.Random], None]:
 
 def tables(folder: Path) -> Callable[[random.Random], None]:
     """Tables of people, ancestry, kinship, exclusions and instruments."""
-    from mrscale.config import load_study
+    from mrscale.study_file import load_study
     from pipelines import instruments, people
 
     study = load_study(folder / "study.toml")
@@ -311,7 +311,7 @@ def write_tables(folder: Path) -> None:
 
 def write_run(folder: Path, store: Path) -> None:
     """A run with encoders and results in ``run``."""
-    from mrscale.config import load_study
+    from mrscale.study_file import load_study
     from mrscale.workflow.encoding import encode
     from mrscale.workflow.estimating import estimate
     from mrscale.workflow.training import train

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mrscale.config import load_study
+from mrscale.study_file import load_study
 from mrscale.train import checkpoint
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import train

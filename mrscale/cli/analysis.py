@@ -29,13 +29,25 @@ from mrscale.cli.base import (
     show,
     study_of,
 )
-from mrscale.config import Study, load_study
+from mrscale.config import Study
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError
 from mrscale.progress import bar
+from mrscale.study_file import load_study
 
 _ONE: Any = {"rich_help_panel": "Of one genotype store"}
 """Options that choose what a study's file says otherwise."""
+EstimatorName = Annotated[
+    str | None, typer.Option(help="2sls, ols, liml, fuller, gmm, cue, jive, ujive.", **_ONE)
+]
+ErrorKind = Annotated[str | None, typer.Option(help="robust, classical or cluster.", **_ONE)]
+FirstStage = Annotated[str | None, typer.Option(help="split: that of the other folds.", **_ONE)]
+OutcomeModel = Annotated[
+    str | None, typer.Option(help="2sri or logistic: log odds ratios.", **_ONE)
+]
+Prevalence = Annotated[
+    float | None, typer.Option(help="Of cases, where they were sampled.", **_ONE)
+]
 
 
 @app.command(
@@ -117,21 +129,11 @@ def estimate(
     outcome: Annotated[str | None, typer.Option(help="Outcome.", **_ONE)] = None,
     covariate: Annotated[Words, typer.Option(help="Covariate; all if left out.", **_ONE)] = None,
     by: Annotated[str | None, typer.Option(help="environment: each by itself.", **_ONE)] = None,
-    estimator: Annotated[
-        str | None, typer.Option(help="2sls, ols, liml, fuller, gmm, cue, jive, ujive.", **_ONE)
-    ] = None,
-    errors: Annotated[
-        str | None, typer.Option(help="robust, classical or cluster.", **_ONE)
-    ] = None,
-    first_stage: Annotated[
-        str | None, typer.Option(help="split: that of the other folds.", **_ONE)
-    ] = None,
-    outcome_model: Annotated[
-        str | None, typer.Option(help="2sri or logistic: log odds ratios.", **_ONE)
-    ] = None,
-    prevalence: Annotated[
-        float | None, typer.Option(help="Of cases, where they were sampled.", **_ONE)
-    ] = None,
+    estimator: EstimatorName = None,
+    errors: ErrorKind = None,
+    first_stage: FirstStage = None,
+    outcome_model: OutcomeModel = None,
+    prevalence: Prevalence = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

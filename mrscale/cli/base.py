@@ -12,8 +12,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mrscale import __version__, places, stopping
-from mrscale.config import SOURCES, Study, load_study, parse_study
+from mrscale.config import SOURCES, Study
 from mrscale.errors import InputError, MrscaleError
+from mrscale.study_file import load_study, parse_study
 
 app = typer.Typer(
     name="mrscale",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,6 +29,9 @@ from mrscale.cli.base import (
 from mrscale.disclosure import export_count, show_count, vague
 from mrscale.errors import InputError
 from mrscale.progress import bar
+
+if TYPE_CHECKING:
+    from mrscale.store.reader import GenotypeStore
 
 Store = Annotated[str, typer.Argument(help="Genotype store, a folder or URL.")]
 
@@ -171,6 +174,10 @@ def extract(
         show(asdict(found), found.summary(), as_json)
         return
     store = extract_store(chosen, out, quiet=quiet)
+    _show_store(store, as_json)
+
+
+def _show_store(store: GenotypeStore, as_json: bool) -> None:
     counts = store.manifest["environments"]
     shown = ", ".join(f"{name} {show_count(n)}" for name, n in counts.items())
     summary = {

@@ -28,10 +28,13 @@ class Item:
 
 def checklist(result: StudyResult) -> list[Item]:
     """The items that a controlled result answers, in the order of the guideline."""
+    return [*_methods(result), *_results(result)]
+
+
+def _methods(result: StudyResult) -> list[Item]:
     pairs = [f"{pair.exposure} on {pair.outcome}" for pair in result.pairs]
     labels = dict.fromkeys(e.label for pair in result.pairs for e in pair.estimates)
     places = ", ".join(f"{name} {show_count(n)}" for name, n in result.environments.items())
-    steps = "; ".join(f"{step} {show_count(n)}" for step, n in result.people.items())
     status = "; ".join(f"{name} {count:,}" for name, count in result.variants.items())
     software = result.provenance.get("software", {})
     return [
@@ -82,6 +85,12 @@ def checklist(result: StudyResult) -> list[Item]:
             "Software",
             ", ".join(f"{name} {version}" for name, version in software.items()) or "not recorded",
         ),
+    ]
+
+
+def _results(result: StudyResult) -> list[Item]:
+    steps = "; ".join(f"{step} {show_count(n)}" for step, n in result.people.items())
+    return [
         Item("10a", "Participants at each stage", f"{steps or 'not recorded'}."),
         Item(
             "11",

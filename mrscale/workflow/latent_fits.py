@@ -22,6 +22,8 @@ from mrscale.stream.products import mean_dosage
 from mrscale.workflow.designs import GENOTYPE, PairData
 from mrscale.workflow.encoding import encoding_digest
 from mrscale.workflow.fitting import (
+    Fitted,
+    FrameMoments,
     fit,
     fit_within,
     frame_moments,
@@ -87,25 +89,17 @@ def latent_estimates(
     )
     cuts = blocks(store.num_samples, store.layout.chunk_rows)
     moments = frame_moments(client, cuts, data, progress=progress)
-    count = select(moments, GENOTYPE).count
-    learned = {one.key: one for one in data.estimators() if one.frames != (GENOTYPE,)}
-    everybody = [fit(moments, one) for one in learned.values()]
-    controlled = learned[f"{latents.methods[0]}_controls"]
-    sizes = np.bincount(store.array("environment"), minlength=len(data.fill))
-    if not all(may_be_shown(one, moments, sizes) for one in everybody):
-        raise InputError(ALL_TOO_FEW)
-    within = fit_within(moments, controlled, range(len(data.fill))) if by else []
-    within = [one for one in within if may_be_shown(one, moments, sizes)]
-    everybody, within = in_several_clusters(data, [everybody, within])
+    everybody, within = _shown(data, moments, by_environment=bool(by))
     fitted, _ = with_errors(client, cuts, data, [*everybody, *within], progress=progress)
     if folder.clocks().get("encode") != made:
         raise RunError(
             f"the latents in {run} were made again while they were read; when that has ended, run "
             "the same command again"
         )
-    table = [one.result(count, label=one.estimator.key) for one in fitted[: len(everybody)]]
     people = {code: found.count for (frame, code), found in moments.items() if frame == GENOTYPE}
+    count = select(moments, GENOTYPE).count
     names = store.names("environments")
+    table = [one.result(count, label=one.estimator.key) for one in fitted[: len(everybody)]]
     inside = [
         one.result(people[one.environments[0]], label=names[one.environments[0]])
         for one in fitted[len(everybody) :]
@@ -120,6 +114,24 @@ def latent_estimates(
         "meta": meta,
     }
     return tables, people
+
+
+def _shown(
+    data: PairData, moments: FrameMoments, *, by_environment: bool
+) -> tuple[list[Fitted], list[Fitted]]:
+    """Fits on the latents of everybody, and within environments if asked, that may be shown."""
+    learned = {one.key: one for one in data.estimators() if one.frames != (GENOTYPE,)}
+    everybody = [fit(moments, one) for one in learned.values()]
+    sizes = np.bincount(data.store.array("environment"), minlength=len(data.fill))
+    if not all(may_be_shown(one, moments, sizes) for one in everybody):
+        raise InputError(ALL_TOO_FEW)
+    within: list[Fitted] = []
+    if by_environment:
+        controlled = learned[f"{data.latents.methods[0]}_controls"]
+        found = fit_within(moments, controlled, range(len(data.fill)))
+        within = [one for one in found if may_be_shown(one, moments, sizes)]
+    everybody, within = in_several_clusters(data, [everybody, within])
+    return everybody, within
 
 
 def _rows(estimates: Sequence[Estimate], exposure: str) -> pd.DataFrame:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mrscale import disclosure, places
-from mrscale.config import Study, StudyLike, as_study
+from mrscale.config import Study
 from mrscale.disclosure import export_count, is_small, vague
 from mrscale.store.reader import GenotypeStore, open_store
+from mrscale.study_file import StudyLike, as_study
 from mrscale.workflow.encoding import encoding_digest
 from mrscale.workflow.estimating import estimation_digest
 from mrscale.workflow.runfolder import RunFolder

@@ -7,13 +7,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from mrscale import __version__, disclosure, places
-from mrscale.config import Study, StudyLike, as_study, load_study
+from mrscale.config import Study
 from mrscale.errors import MissingExtraError, RunError
 from mrscale.progress import bar
 from mrscale.provenance import Clock, digest
 from mrscale.report import load_result, words, write_report
 from mrscale.results import StudyResult
 from mrscale.store.reader import GenotypeStore, open_store
+from mrscale.study_file import StudyLike, as_study, load_study
 from mrscale.workflow.encoding import encode
 from mrscale.workflow.estimating import estimate
 from mrscale.workflow.runfolder import RunFolder

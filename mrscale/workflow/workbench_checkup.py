@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mrscale import places
-from mrscale.config import parse_study
 from mrscale.errors import MissingExtraError, MrscaleError
+from mrscale.study_file import parse_study
 from mrscale.workflow.checkup import Check
 
 _MEANING = {

@@ -26,7 +26,8 @@ import psutil
 from measuring import PEERS, machine, peer_versions
 from page import insert, markdown
 
-from mrscale.config import Study, parse_study
+from mrscale.config import Study
+from mrscale.study_file import parse_study
 from pipelines.extract import extract
 from pipelines.spark import start_hail
 

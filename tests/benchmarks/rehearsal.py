@@ -26,12 +26,13 @@ from store_objects import NUM_COVARIATES, NUM_ENVIRONMENTS, NUM_FOLDS, random_do
 
 import mrscale as mr
 from mrscale import places
-from mrscale.config import Study, as_study
+from mrscale.config import Study
 from mrscale.store import writer
 from mrscale.store.reader import open_store
 from mrscale.store.schema import Layout
 from mrscale.stream.engine import engine
 from mrscale.stream.products import dosage_moments
+from mrscale.study_file import as_study
 from mrscale.workflow.encoding import encode
 from mrscale.workflow.estimating import estimate
 from mrscale.workflow.training import train

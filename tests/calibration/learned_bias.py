@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mrscale.config import load_study
 from mrscale.report import load_result
 from mrscale.simulate import simulate
+from mrscale.study_file import load_study
 from mrscale.workflow.study import run
 
 insert = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "page.py"))["insert"]

@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 400
 
 EXTRACT = """
 import sys
-from mrscale.config import load_study
+from mrscale.study_file import load_study
 from pipelines.extract import extract
 extract(load_study(sys.argv[1]), sys.argv[2])
 """
@@ -46,7 +46,7 @@ def biobank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def extract_here(hail: None) -> Callable[..., dict[str, Any]]:
     """Extract in this process."""
-    from mrscale.config import load_study
+    from mrscale.study_file import load_study
     from pipelines.extract import extract
 
     def run(study_file: Path, out: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ON_CLUSTER = """
 import sys
 import hail as hl
-from mrscale.config import load_study
+from mrscale.study_file import load_study
 from pipelines.extract import extract
 
 study, out, master, log = load_study(sys.argv[1]), *sys.argv[2:]

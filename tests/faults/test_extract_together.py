@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from mrscale.config import load_study
 from mrscale.store.reader import open_store
 from mrscale.store.verify import verify
+from mrscale.study_file import load_study
 
 pytestmark = pytest.mark.spark
 
 IN_STEP = """
 import sys, time
 from pathlib import Path
-from mrscale.config import load_study
+from mrscale.study_file import load_study
 from pipelines.extract import extract
 from pipelines.spark import start_hail
 

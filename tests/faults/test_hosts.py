@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 import mrscale as mr
-from mrscale.config import load_study
+from mrscale.study_file import load_study
 from mrscale.workflow.runfolder import RunFolder
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from mrscale.config import load_study
+from mrscale.study_file import load_study
 from mrscale.train import checkpoint
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import train

@@ -13,7 +13,8 @@ import psutil
 import torch
 from distributed import Client
 
-from mrscale.config import Study, load_study
+from mrscale.config import Study
+from mrscale.study_file import load_study
 from mrscale.train import checkpoint
 from mrscale.workflow.runfolder import RunFolder
 

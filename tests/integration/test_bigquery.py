@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from mrscale.config import parse_study
 from mrscale.errors import EngineError, InputError
+from mrscale.study_file import parse_study
 from mrscale.workflow.estimating import without_sql
 from mrscale.workflow.querying import query
 from pipelines import identity, tables

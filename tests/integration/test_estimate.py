@@ -10,7 +10,7 @@ from distributed import LocalCluster
 from numpy.testing import assert_array_equal
 
 import mrscale as mr
-from mrscale.config import parse_study
+from mrscale.study_file import parse_study
 from mrscale.workflow.encoding import encode
 from mrscale.workflow.training import train
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrscale.config import parse_study
 from mrscale.errors import InputError
 from mrscale.store.reader import open_store
 from mrscale.store.verify import verify
+from mrscale.study_file import parse_study
 
 hl = pytest.importorskip("hail")
 

@@ -19,8 +19,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from mrscale.config import load_study
 from mrscale.errors import EngineError, InputError
+from mrscale.study_file import load_study
 
 pytest.importorskip("hail")
 pytest.importorskip("pysam")

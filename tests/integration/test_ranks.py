@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mrscale.config import parse_study
+from mrscale.study_file import parse_study
 from mrscale.train import checkpoint
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.training import train

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrscale.config import load_study
 from mrscale.errors import InputError, MissingExtraError
 from mrscale.simulate import simulate
+from mrscale.study_file import load_study
 
 pysam = pytest.importorskip("pysam")
 pytest.importorskip("msprime")

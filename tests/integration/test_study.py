@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 import mrscale as mr
-from mrscale.config import load_study
 from mrscale.errors import InputError
 from mrscale.simulate import simulate
 from mrscale.store.reader import open_store
+from mrscale.study_file import load_study
 from mrscale.workflow.preview import preview_run
 
 pytest.importorskip("hail")

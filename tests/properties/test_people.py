@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrscale.config import People, Traits, parse_study
+from mrscale.config import People, Traits
 from mrscale.errors import InputError
+from mrscale.study_file import parse_study
 from pipelines.identifiers import describe_ids
 from pipelines.people import arrange, read_phenotypes
 from pipelines.relatives import family_codes

@@ -7,12 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mrscale.config import (
-    is_principal_component,
-    load_study,
-    parse_study,
-)
+from mrscale.config import is_principal_component
 from mrscale.errors import InputError
+from mrscale.study_file import load_study, parse_study
 
 
 def write(folder, text):

@@ -7,7 +7,6 @@ import math
 import pytest
 
 from mrscale import disclosure
-from mrscale.config import parse_study
 from mrscale.disclosure import (
     AtMost,
     Policy,
@@ -23,6 +22,7 @@ from mrscale.disclosure import (
     vague,
 )
 from mrscale.errors import InputError
+from mrscale.study_file import parse_study
 
 
 @pytest.mark.parametrize("count", range(1, 21))

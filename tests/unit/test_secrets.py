@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from mrscale.config import parse_study
 from mrscale.errors import EngineError, InputError, without_secrets
 from mrscale.provenance import fingerprint
 from mrscale.store.reader import open_store
+from mrscale.study_file import parse_study
 from mrscale.workflow.describing import describe
 from pipelines import identity, people
 

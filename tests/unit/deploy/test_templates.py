@@ -16,7 +16,8 @@ import click
 import pytest
 import yaml
 
-from mrscale.config import Study, parse_study
+from mrscale.config import Study
+from mrscale.study_file import parse_study
 
 with warnings.catch_warnings():
     # typer 0.24 uses what click 8.5 deprecates

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrscale.config import parse_study
 from mrscale.errors import InputError
+from mrscale.study_file import parse_study
 from pipelines.cells import to_numbers
 from pipelines.folds import assign_folds
 from pipelines.people import PeopleTables, arrange, input_files, read_phenotypes

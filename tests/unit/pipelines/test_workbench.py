@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from mrscale import places
-from mrscale.config import parse_study
 from mrscale.errors import InputError
+from mrscale.study_file import parse_study
 from pipelines.people import arrange, read_phenotypes
 from pipelines.workbench import with_defaults
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mrscale.config import parse_study
+from mrscale.study_file import parse_study
 
 ENCODER = {"factors": 3, "latent_dim": 1, "steps": 40, "batch_size": 30, "restarts": 1}
 

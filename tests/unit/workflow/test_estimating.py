@@ -12,12 +12,12 @@ import pytest
 
 import mrscale as mr
 from mrscale import disclosure
-from mrscale.config import parse_study
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError, RunError
 from mrscale.report.control import suppressed
 from mrscale.results import LeftOutVariant
 from mrscale.store.reader import open_store
+from mrscale.study_file import parse_study
 from mrscale.workflow.encoding import encode
 from mrscale.workflow.estimating import Truth, estimate
 from mrscale.workflow.study import in_words, report, run

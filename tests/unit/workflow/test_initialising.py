@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mrscale.config import load_study
 from mrscale.errors import InputError
+from mrscale.study_file import load_study
 from mrscale.workflow.initialising import initialise
 
 WORKBENCH = {

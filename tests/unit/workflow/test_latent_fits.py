@@ -11,12 +11,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mrscale as mr
-from mrscale.config import parse_study
 from mrscale.errors import InputError, RunError
 from mrscale.sampling.plan import blocks
 from mrscale.store import writer
 from mrscale.store.reader import open_store
 from mrscale.stream.products import mean_dosage
+from mrscale.study_file import parse_study
 from mrscale.workflow.designs import PairData
 from mrscale.workflow.encoding import encode
 from mrscale.workflow.estimating import estimate

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from mrscale import disclosure
-from mrscale.config import load_study
 from mrscale.errors import InputError, RunError
 from mrscale.simulate import simulate
+from mrscale.study_file import load_study
 from mrscale.workflow.preview import preview_extraction, preview_run
 
 

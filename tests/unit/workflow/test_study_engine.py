@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mrscale.config import as_study
 from mrscale.errors import EngineError
+from mrscale.study_file import as_study
 from mrscale.workflow.study_engine import study_engine
 
 STORE: Any = SimpleNamespace(layout=SimpleNamespace(chunk_rows=4096), num_variants=1000)
