@@ -17,7 +17,7 @@ ESTIMATORS = {
     "ols": "OLS",
     "tsls": "2SLS",
     "egger": "MR-Egger",
-    "tsls_pc": "2SLS, PCs",
+    "tsls_pc": "2SLS, env.",
     "linear_controls": "linear",
     "kernel_controls": "kernel",
     "flow_controls": "flow",
@@ -45,7 +45,7 @@ def estimate(case: Case) -> pd.DataFrame:
     Notes
     -----
     2SLS takes all instruments and adjusts for nothing, as in the paper; the adjusted one takes
-    principal components and environments too. MR-Egger takes the associations of each instrument
+    environments too. MR-Egger takes the associations of each instrument
     with exposure and outcome in the same people, and the correlation of the instruments. Learned
     estimates are those with controls, cross-fitted. The oracle is 2SLS on the true latent and its
     squares.

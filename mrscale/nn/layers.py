@@ -50,7 +50,6 @@ class ResidualStack(nn.Module):
         super().__init__()
 
         def normal(*shape: int, scale: float) -> nn.Parameter:
-            # the draws of a replica do not depend on how many there are
             draws = [torch.randn(shape, generator=generator) for _ in range(num_replicas)]
             return nn.Parameter(scale * torch.stack(draws))
 

@@ -66,11 +66,11 @@ def learned(pair: PairResult) -> Estimate | None:
 
 
 def comparison(pair: PairResult) -> str:
-    """How the learned estimate compares with 2SLS adjusted for PCs and environments."""
+    """How the learned estimate compares with 2SLS adjusted for environments, and PCs if given."""
     rivals = [e for e in pair.estimates if e.key == RIVAL and not math.isnan(e.estimate)]
     best = learned(pair)
     if not rivals or best is None:
-        missing = "learned estimate" if rivals else "2SLS estimate adjusted for PCs"
+        missing = "learned estimate" if rivals else "adjusted 2SLS estimate"
         return f"No comparison is possible: there is no {missing} for this pair."
     if pair.truth is None:
         return _agreement(pair, best, rivals[0])
@@ -82,17 +82,16 @@ def _contest(pair: PairResult, best: Estimate, rival: Estimate, truth: float) ->
     errors = abs(best.estimate - truth), abs(rival.estimate - truth)
     if abs(errors[0] - errors[1]) < 0.5 * min(best.std_error, rival.std_error):
         verdict = (
-            "Adjusting for PCs and environments does as well here: the two errors differ by less "
-            "than half a standard error."
+            "Adjusting does as well here: the two errors differ by less than half a standard error."
         )
     elif errors[1] < errors[0]:
-        verdict = "Adjusting for PCs and environments is closer to the truth here."
+        verdict = "The adjusted 2SLS is closer to the truth here."
     else:
         verdict = "The learned estimate is closer to the truth here."
     return (
         f"These data are simulated, so the truth is known: {number(truth, places)}. "
         f"{_miss('The learned estimate', best, truth, places)}; "
-        f"{_miss('2SLS adjusted for PCs and environments', rival, truth, places)}. {verdict}"
+        f"{_miss(f'“{rival.label}”', rival, truth, places)}. {verdict}"
     )
 
 
@@ -107,9 +106,9 @@ def _miss(name: str, estimate: Estimate, truth: float, places: int) -> str:
 
 def _agreement(pair: PairResult, best: Estimate, rival: Estimate) -> str:
     return (
-        f"The learned estimate {_with_interval(best, pair)} and 2SLS adjusted for PCs and "
-        f"environments {_with_interval(rival, pair)} {_overlap(best, rival)}. "
-        "The adjusted one relies on PCs and environments capturing all that confounds the "
+        f"The learned estimate {_with_interval(best, pair)} and “{rival.label}” "
+        f"{_with_interval(rival, pair)} {_overlap(best, rival)}. "
+        "The adjusted one relies on what it is adjusted for capturing all that confounds the "
         "variants; the learned one relies on the clean part of the genotypes having the same "
         "distribution in every environment, and on every confounded part moving between them."
     )
@@ -133,7 +132,7 @@ def _overlap(best: Estimate, rival: Estimate) -> str:
 def anderson_rubin(pair: PairResult) -> str:
     """The Anderson-Rubin set of the adjusted 2SLS in words."""
     if RIVAL not in {e.key for e in pair.estimates}:
-        return "Not computed: there is no 2SLS adjusted for PCs and environments for this pair."
+        return "Not computed: there is no adjusted 2SLS for this pair."
     if not pair.anderson_rubin:
         return (
             "The set is empty: no effect size is compatible with all variants at once. Some of "

@@ -138,8 +138,8 @@ def threads_within(memory_gib: float | None, block_bytes: int) -> int:
     Returns
     -------
     int
-        At most one for each core. A thread is taken to need nine times its block: measured for
-        1,000 variants were 3 in preparing and encoding and 8.6 in estimating.
+        At most one for each core. A thread is taken to need nine times its block, as estimating
+        does, which needs most.
 
     Raises
     ------

@@ -57,16 +57,16 @@ class Judgement:
 
 
 def judge(fits: Sequence[LearnedFit]) -> Judgement:
-    """Choose the headline among the learned fits and the PC- and environment-adjusted rival.
+    """Choose the headline among the learned fits and the adjusted rival.
 
     Notes
     -----
     The linear encoder with controls where the permutation test found at least as many invariant
     directions as it uses and its misfit checks pass; otherwise the flow encoder with controls.
     Whenever F < 10, a misfit check fails, or there are fewer than 2 k + 1 environments for k
-    remainder dimensions, the headline is 2SLS adjusted for PCs and environments. Red: weak, misfit,
-    or two environments only. Amber: too few environments, one of fewer than 200 people for each
-    encoder, or estimates that differ between environments.
+    remainder dimensions, the headline is 2SLS adjusted for environments, and PCs if given. Red:
+    weak, misfit, or two environments only. Amber: too few environments, one of fewer than 200
+    people for each encoder, or estimates that differ between environments.
     """
     if not fits:
         reason = "no learned instruments were trained in this run"

@@ -101,13 +101,13 @@ class Grid:
     methods : tuple of str
     latent_dim : int, "true" or "auto"
     restarts : int
-        Of flows.
+        Of flows; by default as many as users get.
     """
 
     cases: list[Case]
     methods: tuple[Method, ...]
     latent_dim: int | Literal["true", "auto"] = "true"
-    restarts: int = 1
+    restarts: int = 2
 
 
 def grids(seeds: Sequence[int] | None = None) -> dict[str, Grid]:
@@ -126,9 +126,9 @@ def grids(seeds: Sequence[int] | None = None) -> dict[str, Grid]:
     return {
         "table": Grid(one_factor(shown) + sizes(shown), ("linear", "flow")),
         "kernel": Grid(large, ("kernel",)),
-        "choice": Grid(chosen, ("linear", "flow"), "auto", restarts=2),
-        "rule": Grid(one_factor(others[:6]), ("linear", "flow")),
-        "blocks": Grid(block_cases(others[:6]), ("flow",)),
+        "choice": Grid(chosen, ("linear", "flow"), "auto"),
+        "rule": Grid(one_factor(others[:6]), ("linear", "flow"), restarts=1),
+        "blocks": Grid(block_cases(others[:6]), ("flow",), restarts=1),
     }
 
 

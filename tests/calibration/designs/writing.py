@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from grid import MIXINGS, VIOLATIONS, grids
 from results import load
 
@@ -23,7 +24,7 @@ FAR = 0.2
 RIVALS = {
     "ols": "OLS",
     "tsls": "naive 2SLS",
-    "tsls_pc": "PC, environment",
+    "tsls_pc": "environments",
     "linear_controls": "linear",
     "flow_controls": "flow",
     "oracle": "oracle",
@@ -44,10 +45,11 @@ def write(work: Path, page: Path | None) -> None:
 def _sections(found: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Iterable[str]:
     everything = pd.concat([table for table, _ in found.values()])
     once = everything.drop_duplicates(["name", "seed", "seconds"])
+    gpu = "a GPU" if torch.cuda.is_available() else "no GPU"
     yield INTRODUCTION.format(
         hours=once["seconds"].sum() / 3600,
         sets=len(once),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, no GPU, {date.today()}",
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {gpu}, {date.today()}",
     )
     table, said = found["table"]
     yield ONE_FACTOR + markdown(
@@ -286,13 +288,16 @@ def markdown(names: Sequence[str], rows: Rows) -> str:
 
 INTRODUCTION = """## Learned instruments on simulated designs
 
-`python tests/calibration/designs train`, `estimate` and `write`, once per grid (`make calibrate`);
-{sets} data sets, {hours:.1f} core-hours ({machine}). Designs start from `mlp` mixing, 5
-environments, 2 + 2 latents (exogenous + confounded), 10,000 people, 4 blocks, true effect 1, and
-vary one factor; `mr.simulate_latent` says what each is. Seeds 42 to 61 unless fewer sets are
-shown; settings and the rule of trust were chosen on seeds from 142 on. Encoders see instruments
-and environments only, so 3 or 6 pairs of traits are drawn for each data set. Monte Carlo errors in
-brackets; they treat data sets, not redraws, as independent."""
+`python tests/calibration/designs train --grid G` and `estimate --grid G` for every grid, then
+`write --page docs/calibration.md` (`make calibrate`, which goes on with what is in `run/`); {sets}
+data sets, {hours:.1f} core-hours ({machine}). Designs start from `mlp` mixing, 5 environments, 2 +
+2 latents (exogenous + confounded), 10,000 people, 4 blocks, two restarts of flows, true effect 1,
+and vary one factor; `mr.simulate_latent` says what each is. Seeds 42 to 61 unless fewer sets are
+shown; settings and the rule of trust were chosen on seeds from 142 on, with one restart. Encoders
+see instruments and environments only, so six pairs of traits are drawn for each data set. The
+random starts of an encoder depend on what is trained beside it, so that a run that was interrupted
+gives other encoders of the same kind. Monte Carlo errors in brackets; they treat data sets, not
+redraws, as independent."""
 ONE_FACTOR = """### Flow with controls, one factor at a time
 
 The true latent dimension is given. R2: of the true latents given the learned one, the median over
@@ -319,7 +324,7 @@ KERNEL = """### Kernel encoder with controls, 20,000 people
 """
 CHOICE = """### With the latent dimension chosen, as users have it
 
-Two restarts; error, q90 and coverage are of the headline, whichever it is.
+Error, q90 and coverage are of the headline, whichever it is.
 
 """
 TRUST = """### Trust

@@ -47,8 +47,8 @@ def test_caveat_says_when_zero_is_inside(green_pair: PairResult) -> None:
     ("rival", "verdict"),
     [
         (0.62, "The learned estimate is closer to the truth here."),
-        (0.501, "Adjusting for PCs and environments does as well here"),
-        (0.5, "Adjusting for PCs and environments does as well here"),
+        (0.501, "Adjusting does as well here"),
+        (0.5, "Adjusting does as well here"),
     ],
 )
 def test_comparison_with_truth(green_pair: PairResult, rival: float, verdict: str) -> None:
@@ -57,7 +57,7 @@ def test_comparison_with_truth(green_pair: PairResult, rival: float, verdict: st
 
 def test_comparison_says_when_the_adjusted_rival_wins(green_pair: PairResult) -> None:
     pair = _with(_with(green_pair, "tsls_pc", estimate=0.5), "flow_controls", estimate=0.7)
-    assert "Adjusting for PCs and environments is closer" in words.comparison(pair)
+    assert "The adjusted 2SLS is closer" in words.comparison(pair)
 
 
 def test_comparison_without_truth(green_pair: PairResult, red_pair: PairResult) -> None:
@@ -70,7 +70,7 @@ def test_comparison_without_truth(green_pair: PairResult, red_pair: PairResult) 
 
 def test_comparison_needs_both(green_pair: PairResult) -> None:
     alone = replace(green_pair, estimates=green_pair.estimates[-2:])
-    assert "no 2SLS estimate adjusted for PCs" in words.comparison(alone)
+    assert "no adjusted 2SLS estimate" in words.comparison(alone)
     plain = replace(green_pair, estimates=green_pair.estimates[:4], headline="tsls_pc")
     assert "no learned estimate" in words.comparison(plain)
 
