@@ -75,5 +75,5 @@ dist: setup  ## build wheel and sdist, and run the demo from the wheel in an env
 	dist/.venv/bin/python -m pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[spark,simulate]"
 	cd dist && .venv/bin/mrscale demo --out demo-run
 
-clean:  ## remove the environment, the demo and the site
-	rm -rf $(VENV) $(PEERS) demo-run site dist faults-run experiments-run
+clean:  ## remove the environment and whatever the targets here have made
+	rm -rf $(VENV) $(PEERS) demo-run site dist faults-run experiments-run run

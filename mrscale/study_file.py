@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mrscale import places
 from mrscale.config import SOURCES, Section, Study
 from mrscale.errors import InputError
 from mrscale.study_errors import explain
@@ -38,7 +39,8 @@ def load_study(path: str | Path) -> Study:
     if not path.is_file():
         raise InputError(f"no study file at {path}; write one, or try: mrscale demo")
     try:
-        raw = tomllib.loads(path.read_text())
+        with places.reading(path):
+            raw = tomllib.loads(path.read_text())
     except UnicodeDecodeError:
         raise InputError(
             f"{path.name} is not a study file: it is no text; give a study.toml, and name "

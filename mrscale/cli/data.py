@@ -192,7 +192,7 @@ def _show_store(store: GenotypeStore, as_json: bool) -> None:
 
 @app.command(epilog=examples("mrscale verify run/store.zarr"))
 def verify(store: Store, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Check every byte of a genotype store; names the chunk that is broken."""
+    """Check every array of a genotype store; names the chunk that is broken."""
     from mrscale.store.verify import verify as verify_store
 
     with bar("Verifying", 1, quiet=quiet) as progress:

@@ -42,6 +42,7 @@ def run(
     DataFrame
         Columns as in :func:`mrscale.experiments.estimators.estimate`.
     """
+    places.require_writable(out)
     files = {case: out / "cases" / _file_name(case) for case in cases}
     missing = [case for case, file in files.items() if not file.exists()]
     with bar("Estimating data sets", len(cases), quiet=quiet) as progress:
@@ -106,5 +107,5 @@ def _file_name(case: Case) -> str:
 
 
 def _write(file: Path, table: pd.DataFrame) -> None:
-    with places.replacing(file) as handle:
+    with places.writing(file), places.replacing(file) as handle:
         table.to_parquet(handle, index=False)

@@ -25,7 +25,6 @@ from torch import Tensor
 from mrscale.nn.kernels import (
     ENVIRONMENT_SHARE,
     LATENT_BANDWIDTHS,
-    mean_pairwise_mmd,
     mean_within,
     normaliser,
     remainder_bandwidths,
@@ -142,11 +141,6 @@ def mmd_to_normal(sums: FeatureSums, frequencies: Tensor) -> Tensor:
     within = mean_within(sums.latent.square().sum(-1), sums.people)
     to_target = sums.latent[..., :num] @ tau / sums.people
     return (within - 2 * to_target).mean(1) + tau.square().sum()
-
-
-def mmd_pairwise(sums: FeatureSums) -> Tensor:
-    """Estimate of :func:`mrscale.nn.kernels.mmd_pairwise`, shape (R,)."""
-    return mean_pairwise_mmd(sums.latent @ sums.latent.mT, sums.people)
 
 
 def joint_covariance(sums: FeatureSums, rho: float = ENVIRONMENT_SHARE) -> Tensor:

@@ -129,23 +129,9 @@ def mmd_pairwise(g: Tensor, bandwidths: Sequence[float] = LATENT_BANDWIDTHS) -> 
     """
     _, num_environments, count, _ = g.shape
     kernel = gaussian_kernel(g.flatten(1, 2), bandwidths)
-    blocks = kernel.view(-1, num_environments, count, num_environments, count)
-    return mean_pairwise_mmd(blocks.sum((2, 4)), count)
-
-
-def mean_pairwise_mmd(kernel_sums: Tensor, count: Tensor | int) -> Tensor:
-    """Mean over pairs of environments of MMD^2, shape (R,), from sums of kernels.
-
-    Parameters
-    ----------
-    kernel_sums : Tensor, shape (R, E, E)
-        Sum of k(i, j) over i in one environment and j in the other; k(i, i) = 1.
-    count : Tensor or int
-        People per environment.
-    """
-    num_environments = kernel_sums.shape[1]
-    own = kernel_sums.diagonal(dim1=1, dim2=2)
-    across = (kernel_sums.sum((1, 2)) - own.sum(1)) / count**2
+    sums = kernel.view(-1, num_environments, count, num_environments, count).sum((2, 4))
+    own = sums.diagonal(dim1=1, dim2=2)
+    across = (sums.sum((1, 2)) - own.sum(1)) / count**2
     across = across / (num_environments * (num_environments - 1))
     return 2 * mean_within(own, count).mean(1) - 2 * across
 

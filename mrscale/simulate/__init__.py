@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mrscale import places
 from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
 from mrscale.provenance import fingerprint, write_json
@@ -115,9 +116,10 @@ def simulate(
         what = {"model": "semi-synthetic", "inputs": [fingerprint(path) for path in source]}
     request = what | {"effect": effect, "seed": seed}
     folder = Path(out)
-    if (truth := files.open_folder(folder, request)) is not None:
-        progress(1.0)
-        return truth
+    with places.writing(folder):
+        if (truth := files.open_folder(folder, request)) is not None:
+            progress(1.0)
+            return truth
     drawn: Model
     if source is not None:
         drawn = ExistingModel(_stream(seed, _MODEL), *source)
@@ -125,7 +127,8 @@ def simulate(
         kind = FactorModel if model == "factor" else CoalescentModel
         drawn = kind(_stream(seed, _MODEL), num_variants, num_environments)
     progress(0.2)
-    return _write(folder, drawn, request, source, progress)
+    with places.writing(folder):
+        return _write(folder, drawn, request, source, progress)
 
 
 def _write(

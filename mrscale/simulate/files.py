@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def open_folder(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder for the simulation")
     if out.is_dir() and any(out.iterdir()):
-        if not claim.is_file() or json.loads(claim.read_text()) != request:
+        if _claimed(claim) != request:
             raise InputError(
                 f"{out} is not empty and does not hold this simulation; give another folder, "
                 "or empty this one first"
@@ -56,6 +57,13 @@ def open_folder(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
         if truth.is_file():
             return dict(json.loads(truth.read_text()))
     write_json(claim, request)
+    return None
+
+
+def _claimed(claim: Path) -> Any:
+    """What a folder was begun for; nothing if that cannot be read."""
+    with suppress(FileNotFoundError, ValueError):
+        return json.loads(claim.read_text())
     return None
 
 

@@ -1,4 +1,4 @@
-"""Checking a whole store: every byte against its digest, and the rules of the schema."""
+"""Checking a whole store: every array against its digest, and the rules of the schema."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Check = Callable[[], None]
 def verify(
     path: str | Path, *, workers: int | None = None, progress: Advance = silent
 ) -> GenotypeStore:
-    """Read everything once and compare it with the manifest and the schema.
+    """Read every array once and compare it with the manifest and the schema.
 
     Parameters
     ----------

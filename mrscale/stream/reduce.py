@@ -14,6 +14,7 @@ from dask.system import CPU_COUNT
 from distributed import Client, as_completed
 from threadpoolctl import threadpool_limits
 
+from mrscale.holding import Held
 from mrscale.progress import Advance, silent
 
 T = TypeVar("T")
@@ -175,26 +176,11 @@ def _held_to_one_thread(function: Callable[[slice], T], rows: slice) -> T:
         return function(rows)
 
 
-_holding = Lock()
-_held: list[threadpool_limits] = []
-_num_holders = 0
+_blas = Held(lambda: threadpool_limits(1, user_api="blas").restore_original_limits)
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold this process's BLAS to one thread as long as any of its threads is inside.
-
-    The limit belongs to the process: a thread that leaves must not lift it for the others.
-    """
-    global _num_holders
-    with _holding:
-        if not _num_holders:
-            _held.append(threadpool_limits(1, user_api="blas"))
-        _num_holders += 1
-    try:
+    """Hold this process's BLAS to one thread as long as any of its threads is inside."""
+    with _blas:
         yield
-    finally:
-        with _holding:
-            _num_holders -= 1
-            if not _num_holders:
-                _held.pop().restore_original_limits()

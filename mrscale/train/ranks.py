@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from multiprocessing import parent_process
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, distributed, multiprocessing
 
 from mrscale import stopping
 from mrscale.errors import EngineError
+from mrscale.holding import Held
 
 MEETING = timedelta(minutes=10)
 """For ranks to come together: one may have read, or waited for a machine, longer than others."""
@@ -172,16 +174,21 @@ def _minutes(span: timedelta) -> str:
     return f"{span.total_seconds() / 60:.0f} minutes"
 
 
+def _hold_torch() -> Callable[[], None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return partial(torch.set_num_threads, threads)
+
+
+_torch = Held(_hold_torch)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Hold torch to one thread of the CPU: the tensors of a step are small, so that a second one
     brings little, and where something else runs it makes every step wait for that."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _torch:
         yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def launch(num_ranks: int, function: Callable[..., None], *arguments: Any) -> None:

@@ -89,11 +89,16 @@ def check_latents(
     encoders: Encoders,
     seed: int,
     *,
+    drop_missing: bool = False,
     progress: Advance = silent,
 ) -> dict[str, LatentCheck]:
-    """Checks of every method, in one pass; the amounts told to ``progress`` sum to 1."""
+    """Checks of every method, in one pass; the amounts told to ``progress`` sum to 1.
+
+    ``drop_missing``: encoders were trained on people with every call only.
+    """
     names = cohort.names("environments")
-    smallest = fewest_people(cohort, int(cohort.array("fold").max()) + 1)
+    num_folds = int(cohort.array("fold").max()) + 1
+    smallest = fewest_people(cohort, num_folds, drop_missing=drop_missing)
     fits = misfits(client, cohort, latents, seed, progress=progress)
     found = {}
     for method in latents.main:

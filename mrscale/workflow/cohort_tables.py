@@ -35,9 +35,6 @@ from mrscale.workflow.iv_fits import Fit, Problem
 from mrscale.workflow.store_data import StoreData
 from mrscale.workflow.subsets import Subset, environment_moments, may_tell_more, wald
 
-Shown = dict[str, int | str]
-"""Counts of people as they may leave."""
-
 
 def shown_people(store: GenotypeStore, used: dict[int, int]) -> dict[str, int]:
     """Controlled counts of the people used, by environment.

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError
+from mrscale.sampling.plan import blocks
+from mrscale.stats.design import is_missing
 from mrscale.stats.moments import Floats
 from mrscale.store.reader import GenotypeStore, NameKind
 from mrscale.store.schema import Layout
@@ -108,11 +110,21 @@ def require_environments(number: int) -> None:
         )
 
 
-def fewest_people(cohort: Cohort, num_folds: int) -> int:
-    """People of one environment in one fold, where they are fewest."""
+def fewest_people(cohort: Cohort, num_folds: int, *, drop_missing: bool = False) -> int:
+    """People of one environment in one fold, where they are fewest; only those with every call, if
+    the others are dropped."""
     fold, num_environments = cohort.array("fold").astype(np.intp), len(cohort.names("environments"))
     cell = fold * num_environments + cohort.array("environment")
+    if drop_missing:
+        cell = cell[with_every_call(cohort)]
     return int(np.bincount(cell, minlength=num_folds * num_environments).min())
+
+
+def with_every_call(cohort: Cohort) -> NDArray[np.bool_]:
+    """Who has a call of every variant, shape (N,); reads all dosages, a block at a time."""
+    cuts = blocks(cohort.num_samples, cohort.layout.chunk_rows)
+    missing = [is_missing(cohort.expected_dosage(rows)).any(axis=1) for rows in cuts]
+    return ~np.concatenate(missing)
 
 
 def balanced_folds(

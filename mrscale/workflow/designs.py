@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mrscale import places
 from mrscale.config import is_principal_component
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError
@@ -25,7 +26,7 @@ from mrscale.results.pair import RIVAL
 from mrscale.stats.design import fill_missing, indicators, is_missing, polynomial_basis
 from mrscale.stats.moments import Floats
 from mrscale.store.reader import GenotypeStore
-from mrscale.workflow.cohorts import Cohort
+from mrscale.workflow.cohorts import Cohort, with_every_call
 from mrscale.workflow.latents import Latents
 
 GENOTYPE = ("genotype", 0)
@@ -122,8 +123,10 @@ class PairData:
 
     @cached_property
     def _units(self) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
-        """Cluster (-1 is its own) and environment of everybody who has the traits."""
+        """Cluster (-1 is its own) and environment of everybody in the estimates."""
         used = self._with_traits(slice(0, self.store.num_samples))
+        if self.drop_missing:
+            used &= with_every_call(self.store)
         return self.store.array("cluster")[used], self.store.array("environment")[used]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,7 +134,7 @@ class PairData:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def num_clusters(self, environments: Sequence[int] = ()) -> int:
-        """Clusters of the people with the traits in some environments, or in all if none is named;
+        """Clusters of the people in the estimates of some environments, or of all if none is named;
         people of their own are clusters."""
         code, environment = self._units
         inside = code[np.isin(environment, environments)] if environments else code
@@ -226,9 +229,18 @@ def true_latents(store: GenotypeStore, file: Path, columns: list[str]) -> Floats
     Raises
     ------
     InputError
-        If they are those of other people.
+        If they are those of other people, or the file has no such columns.
     """
-    table = pd.read_parquet(file).set_index("person_id").reindex(store.array("sample_id"))
+    try:
+        with places.reading(file):
+            table = pd.read_parquet(file, columns=["person_id", *columns])
+    except ValueError:  # pyarrow's errors are
+        raise InputError(
+            "[simulation] truth must lie beside the latents that its simulation wrote, but "
+            f"{file.name} has not the columns that it names; name the truth.json of this "
+            "simulation, or remove the section"
+        ) from None
+    table = table.set_index("person_id").reindex(store.array("sample_id"))
     strangers = int(table[columns].isna().any(axis=1).sum())
     if strangers:
         raise InputError(

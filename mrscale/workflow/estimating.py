@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mrscale import places
 from mrscale.config import Study
 from mrscale.errors import InputError, RunError
 from mrscale.progress import bar
@@ -43,7 +44,7 @@ class Truth:
 
     @classmethod
     def load(cls, file: str) -> Truth:
-        """Read the ``truth.json`` of a simulation."""
+        """Read the ``truth.json`` of a simulation, beside which its latents must lie."""
         path = Path(file)
         if not path.is_file():
             raise InputError(
@@ -51,14 +52,21 @@ class Truth:
                 "remove the section if the data are not simulated"
             )
         try:
-            content = json.loads(path.read_text())
+            with places.reading(path):
+                content = json.loads(path.read_text())
             latents = content["latents"]
-            return cls(content["effect"], path.parent / latents["file"], latents["exogenous"])
+            found = cls(content["effect"], path.parent / latents["file"], latents["exogenous"])
         except (ValueError, KeyError, TypeError):
             raise InputError(
                 f"[simulation] truth must be a truth.json that mrscale simulate wrote; {path} is "
                 "not one; name another, or remove the section if the data are not simulated"
             ) from None
+        if not found.latents.is_file():
+            raise InputError(
+                f"[simulation] truth: {found.latents.name} must lie beside {path}; copy it there, "
+                "or remove the section if the data are not simulated"
+            )
+        return found
 
 
 def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
@@ -75,22 +83,32 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
         If there are encoders, but of other settings, not trained to the end, or not applied.
     """
     clock = Clock()
+    truth = truth_of(study)
     store = open_store(study.store_path)
     require_more_people_than_instruments(store)
     with RunFolder.held(study) as folder:
         folder.bind(store.genotype_digest)
-        return _estimate_in(folder, study, store, clock, quiet)
+        return _estimate_in(folder, study, store, truth, clock, quiet)
+
+
+def truth_of(study: Study) -> Truth | None:
+    """What a study on simulated data names as its truth; InputError if that cannot be read."""
+    return Truth.load(study.simulation.truth) if study.simulation else None
 
 
 def _estimate_in(
-    folder: RunFolder, study: Study, store: GenotypeStore, clock: Clock, quiet: bool
+    folder: RunFolder,
+    study: Study,
+    store: GenotypeStore,
+    truth: Truth | None,
+    clock: Clock,
+    quiet: bool,
 ) -> StudyResult:
     encoders = _finished_encoders(study, store, folder)
     identity = estimation_digest(study, store, learned=bool(encoders))
     if folder.done("estimate") == identity:
         return load_result(folder.result)
     folder.reopen("estimate")
-    truth = Truth.load(study.simulation.truth) if study.simulation else None
     oracle = true_latents(store, truth.latents, truth.exogenous) if truth else None
     effect = truth.effect if truth else None
     fill, methods = mean_dosage(store), tuple(encoders)
@@ -103,7 +121,9 @@ def _estimate_in(
         study_engine(study, store) as client,
         bar("Estimating", 1 + 2 * len(exposures) * len(outcomes), quiet=quiet) as progress,
     ):
-        checks = check_latents(client, store, latents, encoders, study.seed, progress=progress)
+        checks = check_latents(
+            client, store, latents, encoders, study.seed, drop_missing=drop, progress=progress
+        )
         for x in range(len(exposures)):
             for y in range(len(outcomes)):
                 data = PairData(store, fill, drop, x, y, latents, oracle, clustered=True)

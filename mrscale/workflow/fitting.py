@@ -182,7 +182,8 @@ def fit_without(
     for left_out in environments:
         others = tuple(code for code in environments if code != left_out)
         with suppress(InputError):
-            found.append(fit(moments, estimator, others))
+            if others:
+                found.append(fit(moments, estimator, others))
     return found
 
 
@@ -207,7 +208,7 @@ def in_several_clusters(data: PairData, kinds: Sequence[Sequence[Fitted]]) -> li
     Raises
     ------
     InputError
-        If all people who have the traits are one cluster.
+        If all people in the estimates are one cluster.
     """
     if not data.clustered:
         return [list(kind) for kind in kinds]

@@ -55,8 +55,8 @@ def latent_estimates(
     -------
     dict of str to DataFrame
         Fields of a :class:`mrscale.results.cohort.CohortResult`; labels of ``estimates`` are the
-        keys of a study's estimates. Environments by themselves: the run's first method, with the
-        remainder as controls.
+        keys of a study's estimates. Environments by themselves: the first of linear,
+        kernel and flow that the run trained, with the remainder as controls.
     dict of int to int
         People who have all the traits, by environment code.
 

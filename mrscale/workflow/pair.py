@@ -133,16 +133,16 @@ def fit_pair(
     cuts = blocks(cohort.num_samples, cohort.layout.chunk_rows)
     moments = frame_moments(client, cuts, data, progress=progress)
     estimators, names = data.estimators(), cohort.names("environments")
-    places = range(len(names))
+    present = sorted(code for frame, code in moments if frame == GENOTYPE)
     quotable = {RIVAL, *(f"{method}_controls" for method in checks)}
     sizes = np.bincount(cohort.array("environment"), minlength=len(names))
     shown = partial(may_be_shown, moments=moments, sizes=sizes)
     whole = [fit(moments, one) for one in estimators]
     if not all(map(shown, whole)):
         raise InputError(ALL_TOO_FEW)
-    within = [one for e in estimators for one in fit_within(moments, e, places)]
+    within = [one for e in estimators for one in fit_within(moments, e, present)]
     others = [e for e in estimators if e.key in quotable]
-    without = [one for e in others for one in fit_without(moments, e, places)]
+    without = [one for e in others for one in fit_without(moments, e, present)]
     kinds = [whole, [*filter(shown, within)], [*filter(shown, without)]]
     kinds = in_several_clusters(data, kinds)
     fitted, covariance = with_errors(client, cuts, data, [*chain(*kinds)], progress=progress)
@@ -171,7 +171,7 @@ def fit_pair(
         ),
         anderson_rubin=anderson_rubin(rival.fits[0].reduced).intervals,
         fits=by_key,
-        without={key: _without(without, key, names) for key in quotable},
+        without={key: _without(without, key, present, names) for key in quotable},
         adjusted=AdjustedVariants.of(adjusted, rival.fits[0]),
     )
 
@@ -187,11 +187,13 @@ def _inside(
     return tuple(found)
 
 
-def _without(fitted: Sequence[Fitted], key: str, names: Sequence[str]) -> tuple[LeftOut, ...]:
+def _without(
+    fitted: Sequence[Fitted], key: str, present: Sequence[int], names: Sequence[str]
+) -> tuple[LeftOut, ...]:
     found = []
     for one in fitted:
         if one.estimator.key == key:
-            (left_out,) = set(range(len(names))) - set(one.environments)
+            (left_out,) = set(present) - set(one.environments)
             e = one.result(0)
             numbers = (e.estimate, e.ci_lower, e.ci_upper, e.first_stage_f)
             found.append(LeftOut(names[left_out], *numbers))

@@ -16,7 +16,7 @@ from mrscale.results import StudyResult
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.study_file import StudyLike, as_study, load_study
 from mrscale.workflow.encoding import encode
-from mrscale.workflow.estimating import estimate
+from mrscale.workflow.estimating import estimate, truth_of
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import require_more_people_than_instruments, train
 
@@ -52,6 +52,7 @@ def run(study: StudyLike, *, quiet: bool = False) -> StudyResult:
     >>> result.pairs[0].headline, result.pairs[0].trust  # doctest: +SKIP
     """
     study = as_study(study)
+    truth_of(study)  # before the hours of the other stages
     with RunFolder.held(study):
         extract(study, quiet=quiet)
         require_more_people_than_instruments(open_store(study.store_path))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
@@ -214,6 +213,7 @@ def presso(
     beta_exposure, se_exposure, beta_outcome, se_outcome : array-like, shape (M,)
         As in ``summary_mr``; at least four variants.
     seed : int, default 0
+        The same gives the tests that ``summary_mr`` makes.
     num_resamples : int, default 10,000
         An outlier's corrected p-value is at least ``M / (num_resamples + 1)``.
     significance : float, default 0.05
@@ -238,7 +238,8 @@ def presso(
     """
     table = read_associations(beta_exposure, se_exposure, beta_outcome, se_outcome)
     table.require_one_exposure("presso")
-    require_options(Options(num_resamples=num_resamples, seed=seed))
+    options = Options(num_resamples=num_resamples, seed=seed)
+    require_options(options)
     require(0 < significance < 1, "significance", "between 0 and 1", significance)
     num_variants = table.associations.num_variants
     if num_variants < 4:
@@ -248,7 +249,7 @@ def presso(
             f"presso needs more than {num_variants / significance:,.0f} resamples to name an "
             f"outlier among {num_variants:,} variants; num_resamples is {num_resamples:,}"
         )
-    rng = np.random.default_rng(seed)
+    rng = options.generator("presso")
     return presso_tests(table.associations, rng, num_resamples, significance=significance)
 
 

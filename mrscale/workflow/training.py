@@ -70,6 +70,7 @@ def train(study: Study, *, quiet: bool = False) -> RunFolder:
         folder.bind(store.genotype_digest)
         if not is_trained(study, folder, identity):
             folder.reopen("train")
+            folder.reopen("encode")  # what the encoders that were there have made
             _prepare(study, store, folder, identity, quiet)
             launch(study.encoder.ranks, _train_in_rank, study, identity, quiet)
             folder.finish("train", identity, clock)

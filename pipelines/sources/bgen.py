@@ -164,7 +164,8 @@ def _sample_ids(path: str, num_people: int) -> tuple[bytes, ...]:
     if len(rows) != num_people:
         raise InputError(
             f"{files.name(path)} must have two header lines and a line for each of the "
-            f"{show_count(num_people)} people of the BGEN file, but has {show_count(len(rows))}"
+            f"{show_count(num_people)} people of the BGEN file, but has "
+            f"{'more' if len(rows) > num_people else 'fewer'}"
         )
     return tuple(row[0] for row in rows)
 

@@ -153,6 +153,13 @@ def test_a_folder_with_other_content_is_refused_and_left_alone(tmp_path, biobank
         simulate(tmp_path, **SMALL)
     with pytest.raises(InputError, match="is a file"):
         simulate(tmp_path / "notes.txt", **SMALL)
+    with pytest.raises(InputError, match="a file is in the way of a folder"):
+        simulate(tmp_path / "notes.txt" / "below", **SMALL)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / ".simulation.json").write_text('{"seed"')
+    with pytest.raises(InputError, match="does not hold this simulation"):
+        simulate(cut, **SMALL)
 
 
 @pytest.mark.parametrize(("package", "model"), [("pysam", "factor"), ("msprime", "coalescent")])

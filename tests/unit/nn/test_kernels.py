@@ -173,14 +173,6 @@ def slow_feature_sums(g, h, frequencies, rho):
             for group in phis
         ]
     )
-    pairwise = np.mean(
-        [
-            sum(p @ q for p, q in itertools.permutations(one, 2)) / (b * (b - 1))
-            + sum(p @ q for p, q in itertools.permutations(other, 2)) / (b * (b - 1))
-            - 2 * np.mean([p @ q for p in one for q in other])
-            for one, other in itertools.combinations(phis, 2)
-        ]
-    )
     covariances = [
         sum(np.outer(p - mean, q) for p, q in zip(one, other, strict=True)) / n
         for one, other in zip(phis, psis, strict=True)
@@ -195,7 +187,7 @@ def slow_feature_sums(g, h, frequencies, rho):
         ]
     )
     norm = math.sqrt(slow_squared_norm(everybody @ everybody.T) * slow_squared_norm(joint))
-    return to_normal, pairwise, hsic - (1 + rho) * noise, norm
+    return to_normal, hsic - (1 + rho) * noise, norm
 
 
 def test_losses_by_random_features_equal_loops_over_people():
@@ -205,7 +197,6 @@ def test_losses_by_random_features_equal_loops_over_people():
     sums = features.feature_sums(g, h, frequencies)
     fast = [
         features.mmd_to_normal(sums, frequencies.latent),
-        features.mmd_pairwise(sums),
         features.joint_covariance(sums, RHO),
         features.joint_norm(sums, RHO),
     ]
@@ -232,11 +223,10 @@ def test_random_features_agree_with_exact_kernels_on_average():
         sums = features.feature_sums(g, h, frequencies)
         one = (
             features.mmd_to_normal(sums, frequencies.latent),
-            features.mmd_pairwise(sums),
             features.joint_covariance(sums, RHO),
         )
         found.append(torch.stack(one))
-    exact = kernels.mmd_to_normal(g), kernels.mmd_pairwise(g), exact_covariance(g, h)
+    exact = kernels.mmd_to_normal(g), exact_covariance(g, h)
     mean, error = torch.stack(found).mean(0), torch.stack(found).std(0) / 200**0.5
     assert ((mean - torch.stack(exact)).abs() < 4 * error).all()
     assert (error < 0.001).all()
@@ -278,9 +268,8 @@ LOSSES = {
     ),
     "joint_hsic": lambda g, h: kernels.joint_hsic(g, h, RHO),
     "feature_mmd_to_normal": lambda g, h: by_features(g, h)[0],
-    "feature_mmd_pairwise": lambda g, h: by_features(g, h)[1],
-    "feature_joint_covariance": lambda g, h: by_features(g, h)[2],
-    "feature_joint_hsic": lambda g, h: by_features(g, h)[2] / by_features(g, h)[3],
+    "feature_joint_covariance": lambda g, h: by_features(g, h)[1],
+    "feature_joint_hsic": lambda g, h: by_features(g, h)[1] / by_features(g, h)[2],
 }
 NORMED = ("joint_hsic", "feature_joint_hsic")
 """No gradient flows through what they are divided by, so differences do not show it."""
@@ -295,7 +284,6 @@ def by_features(g, h):
     sums = features.feature_sums(g, h, frequencies)
     return (
         features.mmd_to_normal(sums, frequencies.latent),
-        features.mmd_pairwise(sums),
         features.joint_covariance(sums, RHO),
         features.joint_norm(sums, RHO),
     )

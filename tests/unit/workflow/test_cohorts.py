@@ -14,6 +14,7 @@ from mrscale.workflow.cohorts import (
     ArrayCohort,
     balanced_folds,
     environment_codes,
+    fewest_people,
     fill_of,
 )
 
@@ -32,6 +33,16 @@ def test_rows_names_and_sizes(cohort):
     assert cohort.expected_dosage(slice(5, 6)).tolist() == [[10.0, 11.0]]
     assert cohort.names("environments") == ["a", "b"]
     assert cohort.layout == Layout.choose(6, 2)
+
+
+def test_an_encoder_has_seen_only_people_with_every_call_where_others_are_dropped():
+    environment, fold = np.repeat([0, 1], 6), np.tile([0, 1], 6)
+    dosage = np.ones((12, 3))
+    dosage[[0, 2, 7], [0, 1, 2]] = np.nan
+    arrays = {"environment": environment.astype(np.int16), "fold": fold.astype(np.int8)}
+    people = ArrayCohort(dosage, arrays, {"environments": ["a", "b"]})
+    assert fewest_people(people, 2) == 3
+    assert fewest_people(people, 2, drop_missing=True) == 1
 
 
 def test_complete_instruments_need_no_fill_and_a_store_has_its_own(cohort, small):

@@ -18,6 +18,7 @@ from mrscale.report.control import suppressed
 from mrscale.results import LeftOutVariant
 from mrscale.store.reader import open_store
 from mrscale.study_file import parse_study
+from mrscale.workflow.designs import true_latents
 from mrscale.workflow.encoding import encode
 from mrscale.workflow.estimating import Truth, estimate
 from mrscale.workflow.study import in_words, report, run
@@ -118,7 +119,7 @@ def test_people_who_are_few_have_no_estimate_under_another_name(write_store, tmp
     write_store(store, num_variants=4, change=measured)
     (pair,) = estimate(study(store, tmp_path), quiet=True).pairs
     assert [one.key for one in pair.per_environment] == ["south"]
-    assert [one.label for one in pair.without] == ["north", "west"]
+    assert [one.label for one in pair.without] == ["north"]
     found = mr.estimate(store, by="environment")
     others = found.leave_one_environment_out.set_index("label")["estimate"]
     assert others.index[others.isna()].tolist() == ["south"]
@@ -264,6 +265,7 @@ def test_an_environment_without_the_exposure_is_left_out_of_the_meta_analysis(
     found = estimate(study(changed_store(exposure=exposure), tmp_path), quiet=True)
     (pair,) = found.pairs
     assert [e.key for e in pair.per_environment] == ["south", "west"]
+    assert [one.label for one in pair.without] == ["south", "west"]
     assert "Only 2 of 3 environments" in pair["meta"].note
     assert pair["meta"].num_obs == pair["tsls"].num_obs == (small.array("environment") > 0).sum()
 
@@ -293,9 +295,23 @@ def test_a_truth_that_is_none_is_refused(tmp_path, content):
         Truth.load(str(tmp_path / "truth.json"))
 
 
-def test_an_absent_truth_is_refused(tmp_path):
+def test_an_absent_truth_is_refused_before_anything_is_done(tmp_path):
+    truth = tmp_path / "truth.json"
+    asked = parse_study({"run": str(tmp_path / "run"), "simulation": {"truth": str(truth)}})
     with pytest.raises(InputError, match=r"no such file .*remove the section"):
-        Truth.load(str(tmp_path / "truth.json"))
+        run(asked, quiet=True)
+    latents = {"file": "latents.parquet", "exogenous": ["z_i_1"]}
+    truth.write_text(json.dumps({"effect": 1, "latents": latents}))
+    with pytest.raises(InputError, match=r"latents\.parquet must lie beside .*copy it there"):
+        run(asked, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_latents_without_the_columns_of_the_truth_are_refused(small, tmp_path):
+    file = tmp_path / "latents.parquet"
+    pd.DataFrame({"person_id": small.array("sample_id"), "other": 1.0}).to_parquet(file)
+    with pytest.raises(InputError, match=r"latents\.parquet has not the columns that it names"):
+        true_latents(small, file, ["z_i_1"])
 
 
 @pytest.mark.parametrize("same_folder", [True, False])

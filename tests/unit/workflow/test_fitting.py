@@ -175,6 +175,14 @@ def test_people_with_a_missing_call_can_be_left_out(client, small):
     assert_allclose(found.std_error, expected.std_errors.iloc[-1], rtol=1e-7)
 
 
+def test_clusters_are_those_of_people_in_the_estimates(small, changed_store):
+    complete = (small.array("call_dosage") >= 0).all(axis=1)
+    cluster = np.where(complete, 0, 1 + np.arange(small.num_samples)).astype(np.int32)
+    store = open_store(changed_store(cluster=cluster))
+    assert pair_data(store, clustered=True).num_clusters() == 1 + (~complete).sum()
+    assert pair_data(store, drop=True, clustered=True).num_clusters() == 1
+
+
 def test_nobody_with_all_traits_is_refused(client, small, changed_store):
     exposure, outcome = small.array("exposure").copy(), small.array("outcome").copy()
     exposure[::2], outcome[1::2] = np.nan, np.nan

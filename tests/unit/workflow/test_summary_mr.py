@@ -210,6 +210,10 @@ def test_presso_names_an_outlier(data: dict[str, Any]) -> None:
     row = summary_mr(**data, methods="presso").iloc[0]
     assert row["num_variants"] == M - 1
     assert "outliers removed: 1 (presso says which)" in row["note"]
+    assert f"global test p = {found.global_pvalue:.2g};" in row["note"]
+    milder = data | {"beta_outcome": np.asarray(data["beta_outcome"]) + 0.1 * np.eye(M)[7]}
+    panel = summary_mr(**milder, methods="presso").iloc[0]
+    assert f"global test p = {presso(**milder).global_pvalue:.2g}" in panel["note"]
     scarce = summary_mr(**data, methods="presso", num_resamples=100).iloc[0]
     assert "too few resamples to name an outlier" in scarce["note"]
     with pytest.raises(InputError, match="more than 160 resamples to name an outlier among 8"):
