@@ -12,7 +12,7 @@ from mrscale.disclosure import export_count, is_small, vague
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.study_file import StudyLike, as_study
 from mrscale.workflow.encoding import encoding_digest
-from mrscale.workflow.estimating import estimation_digest
+from mrscale.workflow.estimating import estimation_digest, truth_of
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.study import is_reported, lies_in_run
 from mrscale.workflow.training import is_trained, training_digest
@@ -149,6 +149,7 @@ def preview_run(study: StudyLike) -> Preview:
     Parameters and errors are those of :func:`mrscale.run`, as far as they need no engine.
     """
     study = as_study(study)
+    truth_of(study)
     return _preview(study, study.store_path, RunFolder.examine(study))
 
 

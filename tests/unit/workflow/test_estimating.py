@@ -21,6 +21,7 @@ from mrscale.study_file import parse_study
 from mrscale.workflow.designs import true_latents
 from mrscale.workflow.encoding import encode
 from mrscale.workflow.estimating import Truth, estimate
+from mrscale.workflow.preview import preview_run
 from mrscale.workflow.study import in_words, report, run
 from mrscale.workflow.training import train
 
@@ -302,8 +303,9 @@ def test_an_absent_truth_is_refused_before_anything_is_done(tmp_path):
         run(asked, quiet=True)
     latents = {"file": "latents.parquet", "exogenous": ["z_i_1"]}
     truth.write_text(json.dumps({"effect": 1, "latents": latents}))
-    with pytest.raises(InputError, match=r"latents\.parquet must lie beside .*copy it there"):
-        run(asked, quiet=True)
+    for refused in (lambda: run(asked, quiet=True), lambda: preview_run(asked)):
+        with pytest.raises(InputError, match=r"latents\.parquet must lie beside .*copy it there"):
+            refused()
     assert not (tmp_path / "run").exists()
 
 
