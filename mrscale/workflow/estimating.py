@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrscale import places
+from mrscale import __version__, places
 from mrscale.config import Study
 from mrscale.errors import InputError, RunError
 from mrscale.progress import bar
@@ -169,6 +169,7 @@ def estimation_digest(study: Study, store: GenotypeStore, *, learned: bool) -> s
     return digest(
         [
             "estimate",
+            __version__,
             SCHEMA_VERSION,
             store.digest,
             trained,

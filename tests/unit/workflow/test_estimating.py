@@ -244,6 +244,15 @@ def test_another_seed_or_name_is_another_estimate(small_store, tmp_path):
     assert raw["provenance"]["seed"] == 9
 
 
+def test_estimates_of_another_version_are_made_again(small_store, tmp_path, monkeypatch):
+    monkeypatch.setattr("mrscale.workflow.estimating.__version__", "0.0.1")
+    estimate(study(small_store, tmp_path), quiet=True)
+    before = written(tmp_path)
+    monkeypatch.undo()
+    estimate(study(small_store, tmp_path), quiet=True)
+    assert written(tmp_path) != before
+
+
 def test_a_report_needs_estimates(small_store, tmp_path):
     asked = study(small_store, tmp_path)
     with pytest.raises(RunError, match="run first: mrscale estimate"):
