@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -304,7 +304,8 @@ class PairResult:
         """
         from mrscale.plots.instruments import plot_scatter
 
-        data = pd.DataFrame([asdict(one) for one in self.instruments])
+        columns = [field.name for field in fields(Instrument)]
+        data = pd.DataFrame([asdict(one) for one in self.instruments], columns=columns)
         data = data.dropna(subset=["beta_exposure", "beta_outcome"])
         sign = np.sign(data["beta_exposure"])
         data = data.assign(

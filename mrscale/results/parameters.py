@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class Parameters:
             If ``level`` is not between 0 and 1.
         """
         bounds = self.conf_int(level)
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "estimate": self.params,
                 "std_error": self.std_errors,
@@ -105,6 +106,8 @@ class Parameters:
                 "ci_upper": bounds["upper"],
             }
         )
+        table.attrs["level"] = level  # figures say it
+        return table
 
 
 def number(value: float) -> str:
@@ -134,7 +137,7 @@ def shown_clusters(num_clusters: int | None, num_obs: int) -> int | str | None:
 
 def require_level(level: float) -> None:
     """Refuse a coverage that is none."""
-    if not 0 < level < 1:
+    if not isinstance(level, Real) or not 0 < level < 1:
         raise InputError(
             f"level must lie between 0 and 1; found {level}; it is the coverage of an interval: "
             "give 0.95 for a 95 % interval"

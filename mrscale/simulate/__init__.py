@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,6 +102,16 @@ def simulate(
 
     ``mr.run("biobank/study.toml")`` then analyses it.
     """
+    num_people, num_variants, num_environments, seed = (
+        _whole(name, value)
+        for name, value in {
+            "num_people": num_people,
+            "num_variants": num_variants,
+            "num_environments": num_environments,
+            "seed": seed,
+        }.items()
+    )
+    effect = float(effect)
     if seed < 0 or not math.isfinite(effect):
         raise InputError(f"seed must be 0 or more and effect finite; found {seed} and {effect}")
     source = existing_files(genotypes, samples)
@@ -129,6 +140,13 @@ def simulate(
     progress(0.2)
     with places.writing(folder):
         return _write(folder, drawn, request, source, progress)
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} must be a whole number; found {value!r}") from None
 
 
 def _write(

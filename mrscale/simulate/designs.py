@@ -380,5 +380,5 @@ def _check_numbers(d: _Design) -> None:
             f"linkage must be a probability, 0 unless mixing is {' or '.join(GENOTYPES)}; found "
             f"{d.linkage} with {d.mixing!r}; leave it out or choose another mixing"
         )
-    if d.seed < 0:
+    if not isinstance(d.seed, int | np.integer) or d.seed < 0:
         raise InputError(f"seed must be 0 or more; found {d.seed}; give a whole number")

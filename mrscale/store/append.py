@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mrscale import places
@@ -104,7 +105,7 @@ def append(
     """
     store = open_store(path)
     ids = np.asarray(sample_id).astype(object).astype(str)
-    _require_tables(values, len(ids))
+    _require_tables(values, ids)
     names = {kind: tuple(values[kind][0]) for kind in TRAITS if kind in values}
     _require_traits(names)
     row_N = _rows(store.array("sample_id"), ids)
@@ -160,12 +161,23 @@ def _arrays(row_N: NDArray[np.int64], values: Columns) -> dict[str, NDArray[Any]
     for kind, plural in TRAITS.items():
         given, table = values.get(kind, ((), np.empty((0, 0))))
         matrix = np.full((len(row_N), len(given)), np.nan, dtype=np.float32)
-        if given:
-            matrix[row_N >= 0] = np.asarray(table, dtype=np.float32)[row_N[row_N >= 0]]
+        if len(given):
+            matrix[row_N >= 0] = _numbers(table, kind)[row_N[row_N >= 0]]
         if np.isinf(matrix).any():
             raise InputError(f"an {kind} has infinite values; leave cells empty where missing")
         arrays |= {kind: matrix, plural: np.array(list(given), dtype=str)}
     return arrays
+
+
+def _numbers(table: Any, kind: str) -> NDArray[np.float32]:
+    """Values as they are stored; what is masked is missing."""
+    try:
+        return np.ma.filled(np.ma.asarray(table, dtype=np.float32), np.nan)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"values of the {kind} must be numbers, and NaN where missing; found text or others; "
+            "make them into numbers first, for example with pandas.to_numeric"
+        ) from None
 
 
 def _write(path: str | Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -177,16 +189,25 @@ def _write(path: str | Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> N
         zarrs.consolidate(group, arrays)
 
 
-def _require_tables(values: Columns, num_people: int) -> None:
+def _require_tables(values: Columns, ids: NDArray[Any]) -> None:
     """Refuse values that would be taken for those of other people or traits."""
     if unknown := sorted(values.keys() - TRAITS.keys()):
         raise InputError(
             f"values are appended for {', '.join(TRAITS)}; found {unknown[0]!r}; correct its name"
         )
-    for kind, (names, table) in values.items():
+    for kind, given in values.items():
+        if not (isinstance(given, tuple | list) and len(given) == 2):
+            raise InputError(f"give the {kind} as a pair: the names, and their values")
+        names, table = given
         if isinstance(names, str):
             raise InputError(f"names of the {kind} must be a list; found {names!r}; put it in [ ]")
-        if (found := np.shape(table)) != (num_people, len(names)):
+        labels = getattr(table, "index", None)
+        if isinstance(labels, pd.Index) and _is_reordered(labels.astype(str).to_numpy(), ids):
+            raise InputError(
+                f"the row labels of the {kind} are the ids in another order; give the ids in the "
+                "order of the rows"
+            )
+        if (found := np.shape(table)) != (len(ids), len(names)):
             where = "rows" if len(found) == 2 and found[1] == len(names) else "columns"
             raise InputError(
                 f"values of the {kind} must have a row for each id and a column for each name "
@@ -194,10 +215,20 @@ def _require_tables(values: Columns, num_people: int) -> None:
             )
 
 
+def _is_reordered(labels: NDArray[Any], ids: NDArray[Any]) -> bool:
+    return not np.array_equal(labels, ids) and np.array_equal(np.sort(labels), np.sort(ids))
+
+
 def _require_traits(names: Mapping[str, tuple[str, ...]]) -> None:
     if not any(names.values()):
         raise InputError("give at least one exposure, outcome or covariate to append")
     every = list(chain.from_iterable(names.values()))
+    for name in every:
+        if not isinstance(name, str) or not name:
+            raise InputError(
+                f"names of traits must be text; found {name!r}; name the columns first, for "
+                "example by str()"
+            )
     if len(set(every)) < len(every):
         raise InputError("each name can be given once, as one kind of trait; one is given twice")
 

@@ -94,12 +94,12 @@ def encode(data: Any, encoder: LearnedEncoder | str | Path) -> xr.Dataset:
     >>> people = mr.simulate_latent("linear", num_exogenous=1, num_confounded=1, num_people=2000)
     >>> encoder = mr.fit_encoder(people, method="linear")
     >>> dict(mr.encode(people, encoder).sizes)
-    {'samples': 2000, 'latent': 1, 'remainder': 1}
+    {'samples': 2000, 'latents': 1, 'remainders': 1}
     """
     held = encoder if isinstance(encoder, LearnedEncoder) else load_encoder(encoder)
     latent, remainder = held.latent_and_rest(data)
     arrays = {
-        "latent": (("samples", "latent"), latent),
-        "remainder": (("samples", "remainder"), remainder),
+        "latent": (("samples", "latents"), latent),
+        "remainder": (("samples", "remainders"), remainder),
     }
     return xr.Dataset(arrays, attrs={"method": held.method, "reason": held.reason})

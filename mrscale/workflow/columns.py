@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError
+from mrscale.store.schema import DOSAGE
 from mrscale.stream.arrays import is_dask
 
 
@@ -109,11 +110,13 @@ def require_same_rows(parts: Sequence[NamedColumns]) -> None:
                 f"{first.kind} and {part.kind} must have one row per person each; found "
                 f"{show_count(len(first))} rows and another number of them"
             )
-    labelled = [part for part in parts if part.index is not None]
-    for part in labelled[1:]:
-        if not part.index.equals(labelled[0].index):  # type: ignore[union-attr]
+    labelled = [(part.kind, part.index) for part in parts if part.index is not None]
+    if not any(_are_numbers_of_rows(index) for _, index in labelled if not _is_made_up(index)):
+        labelled = [(kind, index) for kind, index in labelled if not _is_made_up(index)]
+    for kind, index in labelled[1:]:
+        if not index.astype(object).equals(labelled[0][1].astype(object)):
             raise InputError(
-                f"{labelled[0].kind} and {part.kind} must have the same people in the same order, "
+                f"{labelled[0][0]} and {kind} must have the same people in the same order, "
                 "but their row labels (the pandas index) differ; align them first, for example "
                 "with .loc or .reindex, or pass .to_numpy() to go by position"
             )
@@ -155,24 +158,30 @@ def require_small_sample(value: Any) -> None:
 
 
 def _unpacked(value: Any) -> tuple[Any, Sequence[Any] | pd.Index | None, pd.Index | None]:
-    """An array, the names of its columns and the labels of its rows, where there are any.
-
-    Labels 0, 1, 2, ... that pandas made up itself are none, as in linearmodels.
-    """
+    """An array, the names of its columns and the labels of its rows, where there are any."""
     if isinstance(value, pd.Series):
         names = None if value.name is None else [value.name]
-        return _pandas_values(value.to_frame())[:, 0], names, _labels(value.index)
+        return _pandas_values(value.to_frame())[:, 0], names, value.index
     if isinstance(value, pd.DataFrame):
-        return _pandas_values(value), _labels(value.columns), _labels(value.index)
+        named = len(value.columns) and not _is_made_up(value.columns)
+        return _pandas_values(value), value.columns if named else None, value.index
     if isinstance(value, xr.DataArray):
         index = value.indexes.get(value.dims[0]) if value.ndim else None
+        if value.name == DOSAGE and value.dtype.kind == "i":
+            value = value.where(value >= 0)
         return value.data, _xarray_names(value), index
     return value, None, None
 
 
-def _labels(index: pd.Index) -> pd.Index | None:
-    made_up = isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
-    return None if made_up or not len(index) else index
+def _is_made_up(index: pd.Index) -> bool:
+    """Whether labels are the 0, 1, 2, ... of pandas itself: none, as in linearmodels."""
+    return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
+
+
+def _are_numbers_of_rows(index: pd.Index) -> bool:
+    """Whether labels are 0, 1, 2, ... in any order: beside pandas' own they then tell one."""
+    whole = pd.api.types.is_integer_dtype(index.dtype)
+    return whole and np.array_equal(np.sort(index.to_numpy()), np.arange(len(index)))
 
 
 def _pandas_values(table: pd.DataFrame) -> NDArray[Any]:
@@ -189,13 +198,16 @@ def _xarray_names(value: xr.DataArray) -> list[Any] | None:
     if value.ndim == 1:
         return [value.name] if value.name is not None else None
     along = str(value.dims[-1])
-    return list(value.coords[along].values) if along in value.coords else None
+    named = along in value.coords and value.coords[along].ndim == 1
+    return list(value.coords[along].values) if named else None
 
 
 def _numbers(value: Any, kind: str) -> Any:
     """An array of numbers, dask's as it is."""
     if not is_dask(value):
         value = _filled(value, kind)
+    elif isinstance(value._meta, np.ma.MaskedArray):
+        value = value.astype(np.float64).map_blocks(np.ma.filled, np.nan)
     if value.dtype.kind == "O" and not is_dask(value):
         value = _from_objects(value, kind)
     if value.dtype.kind not in "biuf":
@@ -209,7 +221,7 @@ def _filled(value: Any, kind: str) -> NDArray[Any]:
         return np.ma.filled(value.astype(np.float64), np.nan)
     try:
         return np.asarray(value)
-    except ValueError:  # rows of different lengths
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths, datasets, tensors
         raise _no_numbers(kind) from None
 
 
@@ -219,16 +231,17 @@ def _with_missing(value: Any, kind: str) -> NDArray[Any]:
         return np.ma.filled(value.astype(object), None)
     found = _filled(value, kind)
     # numpy makes text of what is missing among text
-    listed = isinstance(value, list | tuple) and found.ndim == 1
-    return pd.Series(list(value)).to_numpy() if listed else found
+    if not isinstance(value, list | tuple) or found.ndim not in (1, 2):
+        return found
+    return pd.DataFrame(list(value)).to_numpy() if found.ndim == 2 else pd.Series(value).to_numpy()
 
 
 def _from_objects(value: NDArray[Any], kind: str) -> NDArray[np.float64]:
     if any(isinstance(one, str) for one in value.ravel()):
         raise _no_numbers(kind)
     try:
-        return value.astype(np.float64)
-    except (TypeError, ValueError):
+        return np.where(pd.isna(value), np.nan, value).astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
         raise _no_numbers(kind) from None
 
 

@@ -50,8 +50,9 @@ def iv_many(
     instruments : array-like, shape (N, M)
         Of all exposures; complete.
     instruments_of : mapping, optional
-        Names, or numbers of columns that have no such name, of each exposure's own instruments,
-        by the exposure's name. The others are then not used for it in any way.
+        Names, or numbers of columns that have no such name, or a mask of the columns, of each
+        exposure's own instruments, by the exposure's name. The others are then not used for it in
+        any way.
     covariates : array-like, shape (N, K), optional
         Partialled out of everything, with an intercept; complete.
     errors : str, default "robust"
@@ -209,10 +210,9 @@ def _instrument_sets(
     names, exposures = rows.instruments.names, rows.exposures.names
     if instruments_of is None:
         return [np.arange(len(names))] * len(exposures)
-    given: dict[str, Sequence[str | int]] = {
-        str(exposure): [chosen] if isinstance(chosen, str | int | np.integer) else chosen
-        for exposure, chosen in instruments_of.items()
-    }
+    if not isinstance(instruments_of, Mapping):
+        raise InputError("instruments_of must be a mapping of each exposure to its instruments")
+    given = {str(exposure): _listed(chosen) for exposure, chosen in instruments_of.items()}
     absent = [name for name in exposures if not len(given.get(name, ()))]
     if absent or len(given) != len(exposures):
         unknown = [name for name in given if name not in exposures]
@@ -224,14 +224,23 @@ def _instrument_sets(
     return [np.array(sorted({_number(one, number) for one in given[x]})) for x in exposures]
 
 
-def _number(instrument: str | int, number: Mapping[str, int]) -> int:
+def _listed(chosen: Any) -> list[Any]:
+    """Names or numbers of columns; where a mask is true."""
+    if isinstance(chosen, str) or not np.iterable(chosen):
+        return [chosen]
+    found = list(chosen)
+    mask = found and all(isinstance(one, bool | np.bool_) for one in found)
+    return np.flatnonzero(found).tolist() if mask else found
+
+
+def _number(instrument: Any, number: Mapping[str, int]) -> int:
     # a name first: labels of columns may be numbers
-    position = -1 if isinstance(instrument, str) else int(instrument)
-    found = number.get(str(instrument), position)
+    whole = isinstance(instrument, int | np.integer) and not isinstance(instrument, bool)
+    found = number.get(str(instrument), int(instrument) if whole else -1)
     if not 0 <= found < len(number):
         raise InputError(
             f"instruments_of names {instrument!r}, but instruments have no such column among "
-            f"their {len(number):,}; give names, or numbers from 0"
+            f"their {len(number):,}; give names, numbers from 0, or a mask"
         )
     return found
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -307,7 +308,7 @@ class LearnedEncoder:
 
     def _repr_html_(self) -> str:
         table = self.diagnostics.to_html(index=False, float_format=number)
-        return f"<p>{self._head}</p><p>{self.reason}</p>{table}"
+        return f"<p>{escape(self._head)}</p><p>{escape(self.reason)}</p>{table}"
 
     @property
     def _head(self) -> str:

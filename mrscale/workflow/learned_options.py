@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 
 from mrscale.config import Method
@@ -34,6 +35,9 @@ class LearnOptions:
     front_end: Guide = "components"
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.integer):  # provenance is JSON
+                object.__setattr__(self, name, int(value))
         require_choice("method", self.method, [*get_args(Method), "auto"])
         require_choice("invariance", self.invariance, get_args(Invariance))
         require_choice("front_end", self.front_end, get_args(Guide))
@@ -60,7 +64,7 @@ def require_whole(
     """Refuse what is no whole number in its range, nor "auto" where that is allowed."""
     if auto and value == "auto":
         return
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
         limit = f"from {least} on" if most is None else f"from {least} to {most}"
         raise InputError(

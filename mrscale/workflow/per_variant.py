@@ -64,9 +64,10 @@ def per_variant(
     >>> mr.per_variant(x, z).shape
     (4, 6)
     """
-    everyone, nothing = np.zeros((len(traits), 1)), np.zeros(0, dtype=np.intp)
+    named = named_columns(traits, "trait")
+    everyone, nothing = np.zeros((len(named), 1)), np.zeros(0, dtype=np.intp)
     rows = PairRows.of(everyone, traits, instruments, covariates, memory_limit)
-    rows = replace(rows, outcomes=named_columns(traits, "trait"))
+    rows = replace(rows, outcomes=named)
     codes, names = None, [""]
     if environments is not None:
         codes, names = rows.coded(environments, "environment")

@@ -37,7 +37,8 @@ def leave_one_out(
     Returns
     -------
     DataFrame
-        The columns of ``summary_mr``, with ``variant``, the one left out; "all" in the last row.
+        The columns of ``summary_mr`` but ``exposure``, with ``variant``, the one left out; "all" in
+        the last row.
 
     Raises
     ------

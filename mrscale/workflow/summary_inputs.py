@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from mrscale.errors import InputError
@@ -88,8 +89,7 @@ def read_associations(
     if isinstance(correlation, pd.DataFrame):
         for labels in (correlation.index, correlation.columns):
             _require_variants("correlation", labels, variants)
-        rows, columns = correlation.index, correlation.columns
-        if not _is_numbered(rows, columns) and list(map(str, rows)) != list(map(str, columns)):
+        if _contradict(correlation.index, correlation.columns):
             raise InputError("correlation must have the same labels for rows and columns")
     rho = None if correlation is None else _correlation(correlation, len(by))
     table = Associations(bx, sx, by, sy, rho)
@@ -172,9 +172,12 @@ def require(met: bool, name: str, requirement: str, found: object) -> None:
 
 def _numbers(name: str, values: ArrayLike) -> Floats:
     try:
+        given: Any = np.ma.asarray(values)
+        if given.dtype.kind not in "biufO":
+            raise TypeError
         # what is masked is missing
-        return np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
-    except (TypeError, ValueError):
+        return np.ma.filled(given.astype(np.float64), np.nan)
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} must be an array of numbers") from None
 
 
@@ -228,6 +231,7 @@ def _correlation(values: ArrayLike, num_variants: int) -> Floats:
 def _variants(given: dict[str, ArrayLike], num_variants: int) -> list[Hashable]:
     """Labels of the pandas indexes, which must agree, or positions from 1."""
     indexes = [v.index for v in given.values() if isinstance(v, pd.Series | pd.DataFrame)]
+    indexes += [i for v in given.values() if isinstance(v, xr.DataArray) for i in _first_labels(v)]
     if any(not index.equals(indexes[0]) for index in indexes):
         raise InputError(
             "associations must list the same variants in the same order; their pandas indexes "
@@ -238,18 +242,26 @@ def _variants(given: dict[str, ArrayLike], num_variants: int) -> list[Hashable]:
     return list(indexes[0])
 
 
+def _first_labels(values: xr.DataArray) -> list[pd.Index]:
+    return [values.indexes[dim] for dim in values.dims[:1] if dim in values.indexes]
+
+
 def _require_variants(name: str, labels: pd.Index, variants: list[Hashable]) -> None:
     """Refuse labels that name other variants than those of the associations, if both have any."""
-    if not _is_numbered(labels, variants) and list(map(str, labels)) != list(map(str, variants)):
+    if _contradict(labels, variants):
         raise InputError(
             f"{name} must list the variants of the associations in their order, but its pandas "
             "labels differ; align it on the variant first, for example with .reindex"
         )
 
 
-def _is_numbered(*labels: Iterable[Hashable]) -> bool:
-    """Whether some labels are numbers of rows, beside others or others' numbers."""
-    return any(all(isinstance(one, int | np.integer) for one in found) for found in labels)
+def _contradict(one: Iterable[Hashable], other: Iterable[Hashable]) -> bool:
+    """Whether labels name other variants, or the same in another order; numbers that the others
+    have not are numbers of rows, which name none."""
+    first, second = list(one), list(other)
+    numbered = any(all(isinstance(x, int | np.integer) for x in x_s) for x_s in (first, second))
+    mine, theirs = list(map(str, first)), list(map(str, second))
+    return mine != theirs and (not numbered or sorted(mine) == sorted(theirs))
 
 
 def _exposures(beta_exposure: ArrayLike, se_exposure: ArrayLike, bx: Floats) -> list[str]:

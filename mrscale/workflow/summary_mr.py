@@ -298,6 +298,8 @@ def steiger(
     """
     table = read_associations(beta_exposure, se_exposure, beta_outcome, se_outcome)
     table.require_one_exposure("steiger")
+    if num_obs_exposure is None or num_obs_outcome is None:
+        raise InputError("steiger needs num_obs_exposure and num_obs_outcome, the studies' sizes")
     require_options(Options(num_obs_exposure=num_obs_exposure, num_obs_outcome=num_obs_outcome))
     a = table.associations
     frequency = frequencies(allele_frequency, table)

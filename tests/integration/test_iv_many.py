@@ -191,6 +191,9 @@ def test_pairs_without_an_error_say_why():
         ({"instruments_of": {f"exposure_{i}": [0] for i in (0, 1, 3)}}, "unknown.*exposure_3"),
         ({"instruments_of": {f"exposure_{i}": [M] for i in range(P)}}, "no such column"),
         ({"instruments_of": {f"exposure_{i}": ["rs1"] for i in range(P)}}, "names 'rs1'"),
+        ({"instruments_of": {f"exposure_{i}": [1.7] for i in range(P)}}, "names 1.7"),
+        ({"instruments_of": {f"exposure_{i}": None for i in range(P)}}, "names None"),
+        ({"instruments_of": [0]}, "must be a mapping"),
     ],
 )
 def test_bad_input_gets_one_sentence(change, message):
@@ -270,6 +273,15 @@ def test_associations_without_environments_are_those_of_everybody():
     assert set(table["trait"]) == {"bmi"}
     fit = iv(x[:, 0], z[:, 0].astype(float), z[:, 1:], w, estimator="ols", errors="classical")
     assert_allclose(table["beta"][0], fit.params.iloc[0], rtol=1e-10)
+
+
+def test_a_mask_of_instruments_is_their_numbers():
+    y, x, z, w, _ = make()
+    mask = np.arange(M) % 2 == 0
+    own = {f"exposure_{i}": mask for i in range(P)}
+    numbers = {name: np.flatnonzero(mask) for name in own}
+    found = iv_many(y, x, z, instruments_of=own, covariates=w)
+    assert_same(found, iv_many(y, x, z, instruments_of=numbers, covariates=w), rtol=0)
 
 
 def test_instruments_are_named_by_their_labels_before_their_place():

@@ -129,6 +129,11 @@ def test_an_encoder_carries_its_latent_to_other_people():
     controls = np.c_[dummies, encoder.rest(new)]
     fit = mr.iv(new.outcome, new.exposure, latent, controls)
     assert fit.params["exposure"] == pytest.approx(1, abs=0.15)
+    assert fit.to_dataframe(level=0.8).attrs["level"] == 0.8
+    carried = mr.encode(new, encoder)
+    assert set(carried.data_vars) == {"latent", "remainder"}
+    same = mr.iv(new.outcome, new.exposure, carried.latent, np.c_[dummies, carried.remainder])
+    assert same.params["exposure"] == fit.params["exposure"]
 
 
 def test_simulate_stays_a_function_when_its_package_is_imported():

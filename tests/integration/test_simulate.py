@@ -137,7 +137,7 @@ def test_an_interrupted_simulation_has_no_truth_and_is_finished_by_the_same_call
         simulate(tmp_path / "a", progress=stop, **SMALL)
     assert not (tmp_path / "a" / "truth.json").exists()
     simulate(tmp_path / "a", **SMALL)
-    simulate(tmp_path / "b", **SMALL)
+    simulate(tmp_path / "b", **SMALL | {"num_people": np.int64(SMALL["num_people"])})
     assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
 
 
@@ -178,6 +178,8 @@ def test_a_missing_package_is_named_with_its_remedy(tmp_path, monkeypatch, packa
         ({"model": "coalescent", "num_environments": 6}, "2 to 5 environments"),
         ({"num_people": 100}, "at least 150 people"),
         ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": None}, "seed must be a whole number; found None"),
+        ({"num_people": 600.0}, "num_people must be a whole number"),
         ({"effect": float("nan")}, "effect finite"),
         ({"samples": "s.tsv"}, "both genotypes and samples"),
         ({"genotypes": "g.vcf.bgz", "samples": "s.tsv"}, "no file at g.vcf.bgz"),

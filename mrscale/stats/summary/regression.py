@@ -108,6 +108,14 @@ def ivw(
     return with_heterogeneity(row, fit.q, fit.dof)
 
 
+ALL_EQUAL = "the exposure associations are all equal"
+
+
+def _line(a: Associations) -> WeightedFit | None:
+    """Slope and intercept; None if no slope can be told."""
+    return weighted_fit(np.stack([a.bx, np.ones(a.num_variants)], axis=1), a)
+
+
 def egger(a: Associations, level: float, *, student: bool = False) -> SummaryEstimate:
     """MR-Egger regression: a slope free of directional pleiotropy, and the intercept that tests it.
 
@@ -121,9 +129,9 @@ def egger(a: Associations, level: float, *, student: bool = False) -> SummaryEst
     Bowden, Davey Smith and Burgess (2015), *International Journal of Epidemiology* 44.
     """
     a = a.oriented()
-    fit = weighted_fit(np.stack([a.bx, np.ones(a.num_variants)], axis=1), a)
+    fit = _line(a)
     if fit is None:
-        return not_applicable("the exposure associations are all equal", a.num_variants)
+        return not_applicable(ALL_EQUAL, a.num_variants)
     slope, intercept = (float(c) for c in fit.coef)
     slope_error, intercept_error = (float(e) for e in fit.std_errors(random=True))
     dof = fit.dof if student else math.inf
@@ -164,6 +172,8 @@ def egger_bootstrap(
     Each resample is oriented anew and weighted by ``1 / sy^2``. Intervals and p-values are
     normal and two-sided; TwoSampleMR, with the same resamples, gives one-sided shares.
     """
+    if _line(a.oriented()) is None:
+        return not_applicable(ALL_EQUAL, a.num_variants)
     weight = 1 / a.sy**2
     slopes, intercepts = [], []
     for bx, by in draws(a, rng, num_resamples):

@@ -111,6 +111,10 @@ def test_a_path_tells_the_distance_from_the_best_with_its_error():
     assert path_table({d: w[:1] for d, w in PATH.items()}, 1)["std_error"].isna().all()
 
 
+def test_without_a_store_there_are_no_variants_to_draw(result):
+    assert "with the exposure" in result.pair.plot_scatter().get_xlabel()
+
+
 def test_the_path_is_drawn_on_given_or_new_axes():
     table = path_table(PATH, 2)
     given = Figure().add_subplot()

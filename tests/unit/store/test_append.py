@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mrscale import places
@@ -164,6 +165,15 @@ def test_a_killed_append_is_invisible_and_can_be_repeated(place, values, traits,
         ),
         (["sample_id-0"], {"outcome": ("x", np.zeros((1, 1)))}, "must be a list; found 'x'"),
         (["sample_id-0"], {"outcomes": (["x"], np.zeros((1, 1)))}, "found 'outcomes'"),
+        (["sample_id-0"], {"outcome": ([5], np.zeros((1, 1)))}, "must be text; found 5"),
+        (["sample_id-0"], {"outcome": ([""], np.zeros((1, 1)))}, "must be text; found ''"),
+        (["sample_id-0"], {"outcome": (["x"], np.array([["much"]]))}, "outcome must be numbers"),
+        (["sample_id-0"], {"outcome": pd.DataFrame({"x": [0.0]})}, "as a pair: the names"),
+        (
+            ["sample_id-0", "sample_id-1"],
+            {"outcome": (["x"], pd.DataFrame({"x": [0.0, 1]}, ["sample_id-1", "sample_id-0"]))},
+            "are the ids in another order",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(store, ids, table, message):
@@ -171,6 +181,16 @@ def test_a_table_that_does_not_fit_is_refused(store, ids, table, message):
     with pytest.raises(InputError, match=message):
         append(store, np.array(ids, dtype=str), table)
     assert places.files(store) == before
+
+
+def test_what_is_masked_is_missing(store):
+    table = np.ma.masked_less(np.array([[-1.0], [2.0]]), 0)
+    ids = ["sample_id-0", "sample_id-1"]
+    found = append(store, ids, {"outcome": (pd.Index(["masked"]), table)}).store
+    column = found.array("outcome")[:, found.names("outcomes").index("masked")]
+    by_id = dict(zip(found.array("sample_id"), column, strict=True))
+    assert np.isnan(by_id["sample_id-0"])
+    assert by_id["sample_id-1"] == 2
 
 
 def test_only_a_finished_store_can_be_appended_to(tmp_path):

@@ -85,8 +85,11 @@ def test_missing_values_of_any_kind_are_nan():
         pd.Series([1.0, np.nan, 3.0]),
         np.ma.masked_array([1, 2, 3], mask=[False, True, False]),
         np.array([1, None, 3], dtype=object),
+        np.array([1, pd.NA, 3], dtype=object),
+        da.from_array(np.ma.masked_array([1, 2, 3], mask=[False, True, False]), chunks=2),
     ):
-        assert_array_equal(np.isnan(named_columns(given, "z").values[:, 0]), [False, True, False])
+        found = np.asarray(named_columns(given, "z").values)
+        assert_array_equal(np.isnan(found[:, 0]), [False, True, False])
 
 
 @pytest.mark.parametrize(
@@ -102,11 +105,24 @@ def test_missing_values_of_any_kind_are_nan():
         [[1, 2], [3]],
         np.array([object(), object()]),
         da.from_array(np.array(["1", "2"]), chunks=1),
+        xr.Dataset({"x": ("samples", [1.0, 2.0])}),
+        [10**400, 1],
     ],
 )
 def test_what_is_no_number_is_refused(given):
     with pytest.raises(InputError, match="age must be numbers; found text, dates or mixed"):
         named_columns(given, "age")
+
+
+def test_missing_calls_of_a_store_are_missing():
+    calls = np.array([[0, -1], [2, 1]], dtype=np.int8)
+    for held in (calls, da.from_array(calls, chunks=1)):
+        opened = xr.DataArray(held, dims=("samples", "variants"), name="call_dosage")
+        found = np.asarray(named_columns(opened, "instrument").values)
+        assert_array_equal(found, [[0, np.nan], [2, 1]])
+        # -1 of any other array is a number
+        other = named_columns(opened.rename("change"), "instrument")
+        assert_array_equal(np.asarray(other.values), calls)
 
 
 def test_other_shapes_are_refused():
@@ -146,6 +162,14 @@ def test_rows_must_match_in_number_and_in_labels():
     filtered = named_columns(pd.Series([1.0, 2, 3], [0, 2, 5]), "outcome")
     with pytest.raises(InputError, match="outcome and exposure must have the same people"):
         require_same_rows([filtered, x])
+    shuffled = named_columns(pd.DataFrame(VALUES, [2, 0, 1]), "covariate")
+    require_same_rows([plain, shuffled])
+    with pytest.raises(InputError, match="outcome and covariate must have the same people"):
+        require_same_rows([unlabelled, plain, shuffled])
+    counted = named_columns(pd.DataFrame(VALUES, pd.Index([0, 1, 2], dtype="Int64")), "covariate")
+    require_same_rows([unlabelled, counted])
+    text = named_columns(pd.Series([1.0, 2, 3], pd.Index(people, dtype="string")), "outcome")
+    require_same_rows([x, text])
     with pytest.raises(
         InputError, match=r"one row per person each; found <=20 rows and another number"
     ):

@@ -335,6 +335,7 @@ def test_it_is_shown_in_a_notebook(flow):
     page = flow._repr_html_()
     assert "<table" in page
     assert flow.reason in page
+    assert "<script>" not in replace(flow, reason="<script>alert(1)</script>")._repr_html_()
     assert "1 latent" in repr(flow) or f"{flow.latent_dim} latent" in repr(flow)
 
 

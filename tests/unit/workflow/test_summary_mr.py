@@ -300,3 +300,27 @@ def test_numbers_of_rows_are_no_labels(labelled: dict[str, Any]) -> None:
     linkage = pd.DataFrame(np.eye(M), [f"rs{i}" for i in range(M)], [f"rs{i}" for i in range(M)])
     numbered = {name: values.set_axis(np.arange(M) * 2) for name, values in labelled.items()}
     assert len(summary_mr(**numbered, correlation=linkage, methods="ivw")) == 1
+
+
+def test_numbers_that_name_variants_are_labels(labelled: dict[str, Any]) -> None:
+    """Positions, say, if both sides have the same."""
+    position = 1000 + 7 * np.arange(M)
+    numbered = {name: values.set_axis(position) for name, values in labelled.items()}
+    linkage = pd.DataFrame(0.3 ** np.abs(np.subtract.outer(range(M), range(M))), position, position)
+    assert len(summary_mr(**numbered, correlation=linkage, methods="ivw")) == 1
+    with pytest.raises(InputError, match="correlation must list the variants"):
+        summary_mr(**numbered, correlation=linkage.iloc[::-1, ::-1], methods="ivw")
+    turned = labelled["beta_outcome"].to_xarray()[::-1]
+    with pytest.raises(InputError, match="associations must list the same variants"):
+        summary_mr(**labelled | {"beta_outcome": turned}, methods="ivw")
+    dates = pd.Series(pd.date_range("2020", periods=M), labelled["beta_outcome"].index)
+    with pytest.raises(InputError, match="beta_exposure must be an array of numbers"):
+        summary_mr(**labelled | {"beta_exposure": dates}, methods="ivw")
+
+
+def test_equal_exposure_associations_have_no_slope(data: dict[str, Any]) -> None:
+    found = summary_mr(
+        **data | {"beta_exposure": np.full(M, 0.2)}, methods=["egger", "egger_bootstrap"]
+    )
+    assert found["estimate"].isna().all()
+    assert found["note"].str.contains("associations are all equal").all()
