@@ -155,7 +155,7 @@ class Instruments(Section):
     """Palindromic variants with a minor allele frequency above this cannot be oriented."""
     clump_r2: float | None = Field(default=None, gt=0, lt=1)
     """Drop variants whose r2 with a better one is above this, in any environment or over all."""
-    clump_kb: float = Field(default=10_000, gt=0)
+    clump_kb: float = Field(default=10_000, gt=0, allow_inf_nan=False)
     """Distance within which variants are clumped, in kilobases."""
 
 

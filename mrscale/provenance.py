@@ -9,6 +9,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,24 @@ def digest(value: Any) -> str:
     """SHA-256 (hex) of a JSON-able value in canonical form (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+_LISTS_OF_IDS = ("exclude", "kinship", "pedigree")
+
+
+def without_people(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an extraction as they may leave.
+
+    Digests of lists of ids are left out: those in a short one could be found by trying. The text of
+    a query, which may name people, is replaced by its digest.
+    """
+    found = dict(settings)
+    if "inputs" in found:
+        inputs = found["inputs"].items()
+        found["inputs"] = {name: known for name, known in inputs if name not in _LISTS_OF_IDS}
+    if "query" in found:
+        found["query"] = found["query"] | {"sql": digest(found["query"]["sql"])}
+    return found
 
 
 def fingerprint(path: str | Path) -> str:

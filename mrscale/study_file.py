@@ -40,7 +40,7 @@ def load_study(path: str | Path) -> Study:
         raise InputError(f"no study file at {path}; write one, or try: mrscale demo")
     try:
         with places.reading(path):
-            raw = tomllib.loads(path.read_text())
+            raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise InputError(
             f"{path.name} is not a study file: it is no text; give a study.toml, and name "

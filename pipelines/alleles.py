@@ -28,6 +28,8 @@ _ACCESSIONS = {
 }
 """Those of RefSeq and GenBank, without the versions that follow a point."""
 _PART = re.compile(r"[._]")
+_FLOAT = re.compile(r"^(\d+)\.0+$")
+"""What pandas makes of a whole column in which one is missing."""
 """Before the name of a part or a patch of a chromosome: X_PAR1, X_KI270880V1_ALT."""
 _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 _ORDER = {"X": 23, "Y": 24, "XY": 25, "PAR1": 25, "PAR2": 25, "MT": 26}
@@ -107,6 +109,7 @@ def other_strand(allele: pd.Series) -> pd.Series:
 
 def _key(contig: str) -> str:
     plain = contig.strip().upper().removeprefix("CHR")
+    plain = _FLOAT.sub(r"\1", plain)
     plain = _ACCESSIONS.get(plain.partition(".")[0], plain.lstrip("0") or plain)
     return _NUMBERED.get(plain, plain)
 

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None")
 """Cells that mean missing in any table."""
 _OFTEN = 3
+_ZEROS = r"\.?0+$"
+"""At the end of a decimal that has a point."""
 _SENTINELS = [sign * (10**digits - 1) for sign in (-1, 1) for digits in range(1, 7)]
 
 
@@ -33,6 +35,9 @@ def to_text(column: pa.ChunkedArray) -> pd.Series:
     column = _decoded(column)
     if pa.types.is_floating(column.type):
         column = _whole(column)
+    if pa.types.is_decimal(column.type) and column.type.scale > 0:
+        cells = pd.Series(_trimmed(column).to_pandas(), dtype="string")
+        return cells.str.replace(_ZEROS, "", regex=True)
     return pd.Series(_trimmed(column).to_pandas(), dtype="string")
 
 

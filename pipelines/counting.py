@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,8 @@ from pipelines.alleles import natural_order, with_trimmed
 from pipelines.pedigree import Trios, mendel_errors
 from pipelines.qc import Sites
 from pipelines.staging import Staged
+
+logger = logging.getLogger(__name__)
 
 _VARIANTS_AT_ONCE = 1024
 
@@ -43,6 +47,8 @@ def count(staged: Staged, code: DosageCode, trios: Trios | None) -> Sites:
     order = natural_order(table)
     hwe = hardy_weinberg_mid_p(counts_SE3) if hard_calls else np.full(called.shape, np.nan)
     mendel = np.full(len(table), np.nan)
+    if trios and not hard_calls:
+        logger.warning("[qc] pedigree tests hard calls; imputed dosages are not tested")
     if trios and hard_calls:
         mendel = _mendel(staged, len(table), trios)
     return Sites(

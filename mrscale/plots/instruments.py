@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -38,7 +39,7 @@ def first_stage(strength: pd.Series, weak_f: float, ax: Axes | None = None) -> A
     ax : Axes, optional
         Where to draw; by default the only axes of a new figure.
     """
-    shown = strength[strength > 0]
+    shown = strength[(strength > 0) & np.isfinite(strength)]
     range_shown = [weak_f, *shown]
     with mpl.rc_context(STYLE):
         ax = axes(ax, 7.2, 1.1 + 0.34 * max(len(shown), 1))

@@ -73,14 +73,15 @@ class StudyResult:
         lines = []
         for pair in self.pairs:
             lines.append(f"{pair.exposure} -> {pair.outcome}  (trust in learned: {pair.trust})")
+            places = min(pair.decimals, 8)
             for e in pair.estimates:
                 mark = "*" if e.key == pair.headline else " "
                 f = "" if math.isnan(e.first_stage_f) else f"  F {e.first_stage_f:.1f}"
-                interval = f"[{e.ci_lower: .3f}, {e.ci_upper: .3f}]"
-                lines.append(f" {mark} {e.label:<44} {e.estimate: .3f} {interval}{f}")
+                interval = f"[{e.ci_lower: .{places}f}, {e.ci_upper: .{places}f}]"
+                lines.append(f" {mark} {e.label:<44} {e.estimate: .{places}f} {interval}{f}")
             lines += [f"   Why: {reason}" for reason in pair.reasons]
             if pair.truth is not None:
-                lines.append(f"   {'Truth (simulated)':<44} {pair.truth: .3f}")
+                lines.append(f"   {'Truth (simulated)':<44} {pair.truth: .{places}f}")
         lines += [f"{pair}: no estimate: {why}" for pair, why in self.not_estimated.items()]
         return "\n".join(lines)
 

@@ -11,8 +11,17 @@ from typing import Any
 import numpy as np
 
 from mrscale import places
-from mrscale.disclosure import bounded, export_count, is_small, policy, show_count, total_of
+from mrscale.disclosure import (
+    AtMost,
+    bounded,
+    export_count,
+    is_small,
+    policy,
+    show_count,
+    total_of,
+)
 from mrscale.errors import without_secrets
+from mrscale.provenance import without_people
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.store.schema import TRAITS
 
@@ -172,10 +181,12 @@ def _people(store: GenotypeStore) -> tuple[dict[str, int | str], int | str, dict
     counts = np.bincount(store.array("environment"), minlength=len(store.names("environments")))
     cells = [bounded(int(count), []) for count in counts]
     everyone: list[int] = []
-    total = bounded(total_of(cells, store.num_samples), everyone)
+    whole = total_of(cells, store.num_samples)
+    # an exact count of everybody, or nearly, would undo the bound on a small environment
+    reach = whole + policy().limit if isinstance(whole, AtMost) else 0
+    total = bounded(whole, everyone)
     funnel = {
-        # an exact count of everybody would undo the bound on a small environment
-        step: export_count(total if count == store.num_samples else bounded(count, everyone))
+        step: export_count(total if count == store.num_samples else bounded(count, everyone, reach))
         for step, count in store.manifest.get("people", [])
     }
     names = store.names("environments")
@@ -217,7 +228,7 @@ def _share(missing: int, total: int) -> float | str:
 
 
 def _provenance(provenance: dict[str, Any]) -> dict[str, Any]:
-    settings = provenance.get("settings", {})
+    settings = without_people(provenance.get("settings", {}))
     return {
         "seed": settings.get("seed"),
         "software": provenance.get("software", {}),

@@ -61,6 +61,8 @@ def _package(name: str, package: str, fix: str) -> Check:
         module = __import__(package)
     except ImportError:
         return Check(name, False, f"{package} is not installed", fix)
+    except Exception as error:  # whatever a package raises when it finds half of what it needs
+        return Check(name, False, f"{package} cannot be imported ({type(error).__name__})", fix)
     try:
         found = version(package)
     except PackageNotFoundError:  # it lies on the PYTHONPATH, as Spark's own PySpark does

@@ -11,7 +11,14 @@ from mrscale import __version__, places
 from mrscale.config import Study
 from mrscale.errors import InputError, RunError
 from mrscale.progress import bar
-from mrscale.provenance import Clock, digest, fingerprint, software_versions, write_json
+from mrscale.provenance import (
+    Clock,
+    digest,
+    fingerprint,
+    software_versions,
+    without_people,
+    write_json,
+)
 from mrscale.report import load_result, write_report
 from mrscale.report.control import Published, disclose
 from mrscale.report.export import SCHEMA_VERSION
@@ -243,20 +250,13 @@ def _study_result(
             "command": "mrscale run study.toml",
             "seed": study.seed,
             "store": store.digest,
-            "extraction": without_sql(manifest["provenance"]["settings"]),
+            "extraction": without_people(manifest["provenance"]["settings"]),
             "encoder": settings_of(study),
             "estimate": identity,
             "software": software_versions(),
         },
         not_estimated=refused,
     )
-
-
-def without_sql(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of an extraction with a digest of the query, whose text may name people."""
-    if "query" not in settings:
-        return settings
-    return settings | {"query": settings["query"] | {"sql": digest(settings["query"]["sql"])}}
 
 
 def _encoder_story(trained: list[Encoder]) -> dict[str, Any]:

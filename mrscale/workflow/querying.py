@@ -99,7 +99,12 @@ def query(
             "a query needs a project that pays for it; a workbench sets GOOGLE_PROJECT, elsewhere "
             "give --project"
         )
-    places.require_writable(out)  # before the query is run and billed
+    # before the query is run and billed
+    places.require_writable(out)
+    if places.is_folder(out):
+        raise InputError(
+            f"{out} is a folder; give a file for the table, such as {out}/people.parquet"
+        )
     table = _rows(text, project, dataset, environ)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     told = json.dumps({"sql": text, "dataset": dataset, "date": date})

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mrscale.errors import EngineError, InputError
+from mrscale.provenance import without_people
 from mrscale.study_file import parse_study
-from mrscale.workflow.estimating import without_sql
 from mrscale.workflow.querying import query
 from pipelines import identity, tables
 
@@ -103,10 +103,10 @@ def test_rows_are_kept_with_the_query_that_made_them(environ, tmp_path):
     study = parse_study({"people": {"phenotypes": str(out)}})
     settings = identity.settings(study, [])
     assert settings["query"] == told
-    published = without_sql(settings)
+    published = without_people(settings)
     assert published["query"].keys() == told.keys()
     assert SQL.strip() not in str(published), "a query may name people"
-    assert {**published, "query": told} == settings
+    assert {**published, "query": told, "inputs": settings["inputs"]} == settings
     assert tables.made_by(written(tmp_path)) is None
 
 
@@ -127,6 +127,8 @@ def test_a_query_that_is_refused_is_said_in_one_sentence(environ, tmp_path):
 
 
 def test_what_is_missing_is_asked_for(tmp_path):
+    with pytest.raises(InputError, match="is a folder; give a file for the table"):
+        query(written(tmp_path), tmp_path, environ={"GOOGLE_PROJECT": "x", "WORKSPACE_CDR": "y.z"})
     with pytest.raises(InputError, match="GOOGLE_PROJECT, elsewhere give --project"):
         query(written(tmp_path), tmp_path / "p", environ={})
     with pytest.raises(InputError, match="there is no query at"):

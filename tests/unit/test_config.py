@@ -56,6 +56,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(tmp_path, text, me
         ("genotypes = 'a.vcf'", r"'genotypes' in the study file: Input should be a section"),
         ("[simulation]", r"\[simulation\] of the study file needs the key 'truth'"),
         ("memory_gib = inf", r"'memory_gib' in the study file: Input should be a finite number"),
+        ("[instruments]\nclump_kb = inf", r"'clump_kb' in \[instruments\] .* finite number"),
         ("[encoder]\nprefetch_mib = nan", r"'prefetch_mib' in \[encoder\] .* finite number"),
         ("seed = 9223372036854775808", r"'seed' in the study file: .*less than"),
         ("run = 'gs://b/run'", r"'run' in the study file: must be a folder on a disk of this"),
@@ -70,6 +71,11 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(tmp_path, text, me
 def test_a_value_that_is_not_allowed_is_named_with_what_is(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         load_study(write(tmp_path, text))
+
+
+def test_the_mark_that_editors_of_windows_put_before_text_is_none(tmp_path):
+    (tmp_path / "study.toml").write_text("name = 'größer'", encoding="utf-8-sig")
+    assert load_study(tmp_path / "study.toml").name == "größer"
 
 
 def test_long_values_are_cut_short():

@@ -14,7 +14,22 @@ import pytest
 
 from mrscale import __version__, places, provenance
 from mrscale.errors import InputError
-from mrscale.provenance import Clock, digest, fingerprint, software_versions, write_json
+from mrscale.provenance import (
+    Clock,
+    digest,
+    fingerprint,
+    software_versions,
+    without_people,
+    write_json,
+)
+
+
+def test_digests_of_lists_of_ids_do_not_leave():
+    inputs = {name: ["ab" * 32] for name in ("people", "exclude", "kinship", "pedigree")}
+    assert without_people({"seed": 1, "inputs": inputs}) == {
+        "seed": 1,
+        "inputs": {"people": ["ab" * 32]},
+    }
 
 
 def test_digests_do_not_depend_on_the_order_of_keys():

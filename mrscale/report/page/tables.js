@@ -3,7 +3,9 @@
 const plain = (cell) => cell.innerText.replace(/\u2212/g, "-").replace(/\s+/g, " ").trim();
 const value = (cell) => {
   const text = plain(cell).replace(/^(<=|<|≤|▶ )/, "").replace(/,(?=\d{3})/g, "");
-  const number = parseFloat(text);
+  // a place such as 1:1765561, by its chromosome and then its position
+  const place = text.match(/^(?:chr)?(\d+):(\d+)$/);
+  const number = place ? 1e10 * place[1] + Number(place[2]) : parseFloat(text);
   return Number.isNaN(number) ? text : number;
 };
 const order = (a, b) => {

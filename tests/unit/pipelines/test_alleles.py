@@ -23,6 +23,7 @@ def test_names_of_chromosomes_are_one_spelling():
     assert contig_key(pd.Series(names)).tolist() == ["1", "22", "X", "1", "22", "Y"]
     names = ["NC_012920.1", "NC_000025.1", "CM000687.2", "NT_113878.1"]
     assert contig_key(pd.Series(names)).tolist() == ["MT", *names[1:]]
+    assert contig_key(pd.Series(["1.0", "22.0", "23.0"])).tolist() == ["1", "22", "X"]
     assert contig_key(pd.Series([], dtype=object)).tolist() == []
 
 

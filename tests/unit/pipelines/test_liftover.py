@@ -91,6 +91,13 @@ def test_a_chain_of_other_builds_is_refused(tmp_path, hail, build):
 
 
 @pytest.mark.spark
+def test_another_mitochondrion_is_no_other_build(tmp_path, hail):
+    """UCSC's hg19 has one of 16,571 bases, GRCh37 one of 16,569."""
+    chain = CHAIN + CHAIN.replace("chr1", "chrM").replace(str(LENGTHS["GRCh37"]), "16571")
+    assert lifted(tmp_path, [("1", 1500, "A", "G")], chain=chain)["position"].tolist() == [5500]
+
+
+@pytest.mark.spark
 def test_a_file_that_is_no_chain_is_refused(tmp_path, hail):
     with pytest.raises(InputError, match="must be a chain file"):
         lifted(tmp_path, [("1", 1500, "A", "G")], chain="chain of something else\n")

@@ -7,6 +7,7 @@ import gzip
 import http.server
 import lzma
 import threading
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -93,6 +94,7 @@ ID_COLUMNS = {
     "float": pa.array([1001.0, None]),
     "nan": pa.array([1001.0, np.nan]),
     "text": pa.array(["1001", None]),
+    "decimal": pa.array([Decimal("1001.000"), None], type=pa.decimal128(38, 9)),
     "blank": pa.array([" 1001 ", " "]),
     "category": pa.array(["1001", "1002"]).dictionary_encode(),
 }
