@@ -70,7 +70,7 @@ def canonical(columns: Columns, clustered: bool = False) -> Problem:
     reduced = Reduced(n, controls.shape[1], z.T @ x, z.T @ y, x.T @ x, x.T @ y, float(y @ y))
     form = _meat(z, residuals, codes)
     p = x.shape[1]
-    meats = Meats(_meat(z, traits, codes), form[:p, :p], int(codes.max()) + 1)
+    meats = Meats(_meat(z, traits, codes), int(codes.max()) + 1, form[:p, :p])
     return Problem(reduced, meats, form, z, traits, codes)
 
 
@@ -80,7 +80,7 @@ def homoskedastic(reduced: Reduced) -> Meats:
     xy = reduced.xy[:, None]
     off = np.block([[reduced.xx, xy], [xy.T, np.array([[reduced.yy]])]]) - zr.T @ zr
     traits = np.multiply.outer(off / reduced.dof, np.eye(reduced.num_instruments))
-    return Meats(traits, traits[:-1, :-1], reduced.count)
+    return Meats(traits, reduced.count, traits[:-1, :-1])
 
 
 def _basis(a: np.ndarray) -> np.ndarray:

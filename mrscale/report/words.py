@@ -141,8 +141,8 @@ def anderson_rubin(pair: PairResult) -> str:
     ends = [end for piece in pair.anderson_rubin for end in piece]
     if ends == [-math.inf, math.inf]:
         return (
-            "The set is unbounded, the whole line: the instruments are too weak for these data "
-            "to exclude any effect size."
+            "The set is unbounded, the whole line: for these data the instruments are too weak, or "
+            "too many for people or clusters so few, to exclude any effect size."
         )
     places = pair.decimals
     pieces = " and ".join(_piece(low, high, places) for low, high in pair.anderson_rubin)

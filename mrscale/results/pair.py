@@ -146,8 +146,8 @@ class PairResult:
     per_environment : tuple of Estimate
         Naive 2SLS inside each environment (``key`` is the environment's name).
     anderson_rubin : tuple of (float, float)
-        95 % Anderson-Rubin set of the PC- and environment-adjusted 2SLS, as a union of intervals
-        (empty tuple: empty set; infinite ends: unbounded).
+        95 % Anderson-Rubin set of the adjusted 2SLS, robust or clustered as its error is, as a
+        union of intervals (empty tuple: empty set; infinite ends: unbounded).
     without : tuple of LeftOut
         The headline's estimator without each environment, for each that allows it.
     sensitivity : tuple of Sensitivity

@@ -16,6 +16,7 @@ from mrscale.stats.identification import require_estimable
 from mrscale.stats.kclass import Influence, fit_kclass
 from mrscale.stats.moments import Floats, Moments
 from mrscale.stats.reduced import Basis, Columns, Reduced, reduce_design
+from mrscale.stats.scores import canonical_rows, trait_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,12 @@ class LinearIV:
         return np.asarray(
             (centred @ self.basis.instruments) * (centred @ self.influences.residual)[:, None]
         )
+
+    def trait_scores(self, rows: Floats) -> Floats:
+        """Instruments times exposure and times outcome of each person, shape (N, 2 L), covariates
+        partialled out; of :func:`mrscale.stats.scores.trait_scores`."""
+        z, _, r = canonical_rows(rows, self.basis)
+        return trait_scores(z, r)
 
 
 def two_stage_least_squares(moments: Moments, num_instruments: int) -> LinearIV:

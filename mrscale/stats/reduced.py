@@ -67,8 +67,8 @@ class Reduced:
 
 
 @dataclass(frozen=True, eq=False)
-class Meats:
-    """Sums over people, or over clusters of their sums, that robust inference needs.
+class TraitMeats:
+    """Sums over people, or over clusters of their sums, of what instruments and traits share.
 
     Attributes
     ----------
@@ -76,22 +76,32 @@ class Meats:
         ``sum_g (sum_{i in g} z_i r_ic) (sum_{i in g} z_i r_id)'`` for r = [X | y], covariates
         partialled out; each person is a group g of their own unless errors are clustered. The
         meat of ``Z'u`` for u = y - X b is ``sum_cd w_c w_d traits[c, d]`` with w = (-b, 1).
-    first_stage : ndarray, shape (P, P, L, L)
-        The same for the first-stage residuals ``v = X - Z Z'X``.
     num_groups : int
         Clusters, or people.
-    reduced_form : ndarray, shape (P + 1, P + 1, L, L), optional
-        As ``first_stage`` for the residuals of [X | y].
     """
 
     traits: Floats
-    first_stage: Floats
     num_groups: int
-    reduced_form: Floats | None = None
 
     def of_residual(self, weights: Floats) -> Floats:
         """Meat of ``Z'u``, shape (L, L), for the residual ``u = [X | y] @ weights``."""
         return np.asarray(np.einsum("c,d,cdij->ij", weights, weights, self.traits))
+
+
+@dataclass(frozen=True, eq=False)
+class Meats(TraitMeats):
+    """All such sums that robust inference needs.
+
+    Attributes
+    ----------
+    first_stage : ndarray, shape (P, P, L, L)
+        As ``traits`` for the first-stage residuals ``v = X - Z Z'X``.
+    reduced_form : ndarray, shape (P + 1, P + 1, L, L), optional
+        As ``first_stage`` for the residuals of [X | y].
+    """
+
+    first_stage: Floats
+    reduced_form: Floats | None = None
 
 
 @dataclass(frozen=True)

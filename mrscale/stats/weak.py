@@ -14,7 +14,7 @@ from scipy import linalg, stats
 
 from mrscale.stats.linalg import whitening
 from mrscale.stats.moments import Floats
-from mrscale.stats.reduced import Meats, Reduced
+from mrscale.stats.reduced import Reduced, TraitMeats
 from mrscale.stats.sets import ConfidenceSet, Intervals, ProjectiveLine, where_quadratic_nonpositive
 from mrscale.stats.specification import FEW_GROUPS, TestResult
 
@@ -25,7 +25,7 @@ _COARSE = 64
 
 
 def anderson_rubin_test(
-    reduced: Reduced, value: Floats, *, meats: Meats | None = None, reference: Reference = "f"
+    reduced: Reduced, value: Floats, *, meats: TraitMeats | None = None, reference: Reference = "f"
 ) -> TestResult:
     """Test that the effects of all exposures are ``value``, jointly.
 
@@ -33,7 +33,7 @@ def anderson_rubin_test(
     ----------
     reduced : Reduced
     value : ndarray, shape (P,)
-    meats : Meats, optional
+    meats : TraitMeats, optional
         For errors that are heteroskedastic or clustered; without it they are homoskedastic.
     reference : {"f", "chi2"}, default "f"
         Distribution of the homoskedastic statistic: F(L, N - controls - L), exact with normal
@@ -64,7 +64,7 @@ def anderson_rubin(
     reduced: Reduced,
     level: float = 0.95,
     *,
-    meats: Meats | None = None,
+    meats: TraitMeats | None = None,
     exposure: int = 0,
     reference: Reference = "f",
 ) -> ConfidenceSet:
@@ -74,7 +74,7 @@ def anderson_rubin(
     ----------
     reduced : Reduced
     level : float, default 0.95
-    meats : Meats, optional
+    meats : TraitMeats, optional
         For errors that are heteroskedastic or clustered (one exposure only).
     exposure : int, default 0
         Which of the P exposures.
@@ -149,7 +149,7 @@ def solve_semidefinite(matrix: Floats, right: Floats) -> Floats:
         return root @ (root.T @ right)
 
 
-def line_around(reduced: Reduced, meats: Meats) -> ProjectiveLine:
+def line_around(reduced: Reduced, meats: TraitMeats) -> ProjectiveLine:
     """Centred at the 2SLS estimate of one exposure's effect, its robust error the scale."""
     x = reduced.zx[:, 0]
     strength = float(x @ x)
@@ -158,13 +158,13 @@ def line_around(reduced: Reduced, meats: Meats) -> ProjectiveLine:
     return ProjectiveLine(estimate, math.sqrt(float(x @ meat @ x)) / strength)
 
 
-def robust_statistic(reduced: Reduced, meats: Meats, weights: Floats) -> float:
+def robust_statistic(reduced: Reduced, meats: TraitMeats, weights: Floats) -> float:
     """``g'S^-1 g`` of the residual ``[X | y] @ weights``."""
     g = np.column_stack([reduced.zx, reduced.zy]) @ weights
     return float(g @ solve_semidefinite(meats.of_residual(weights), g))
 
 
-def inapplicable(reduced: Reduced, meats: Meats | None) -> str:
+def inapplicable(reduced: Reduced, meats: TraitMeats | None) -> str:
     """Why there is no weak-instrument test, or nothing."""
     if reduced.num_instruments < reduced.num_exposures:
         return "fewer instruments than exposures"
@@ -177,7 +177,7 @@ def inapplicable(reduced: Reduced, meats: Meats | None) -> str:
     return FEW_GROUPS if min(rank, meats.num_groups - 1) < reduced.num_instruments else ""
 
 
-def _where_robust_below(reduced: Reduced, meats: Meats, quantile: float) -> Intervals:
+def _where_robust_below(reduced: Reduced, meats: TraitMeats, quantile: float) -> Intervals:
     line = line_around(reduced, meats)
     crossings = _possible_crossings(reduced, meats, quantile, line)
     coarse = np.linspace(-math.pi / 2, math.pi / 2, _COARSE, endpoint=False)
@@ -189,7 +189,7 @@ def _where_robust_below(reduced: Reduced, meats: Meats, quantile: float) -> Inte
 
 
 def _possible_crossings(
-    reduced: Reduced, meats: Meats, quantile: float, line: ProjectiveLine
+    reduced: Reduced, meats: TraitMeats, quantile: float, line: ProjectiveLine
 ) -> Floats:
     """Angles in [-pi/2, pi/2) of the roots of ``det(S - g g' / q)`` that are or may be real."""
     zr = np.column_stack([reduced.zx, reduced.zy])

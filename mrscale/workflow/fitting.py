@@ -16,10 +16,12 @@ from mrscale.disclosure import may_tell_more_than
 from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
 from mrscale.results import Estimate
+from mrscale.results.pair import RIVAL
 from mrscale.stats.iv import LinearIV, ordinary_least_squares, two_stage_least_squares
 from mrscale.stats.moments import Floats, Moments, combine_keyed, pool
 from mrscale.stats.pooling import Replicated, interval, replicate_mean
-from mrscale.stats.scores import OuterSums
+from mrscale.stats.reduced import TraitMeats
+from mrscale.stats.scores import OuterSums, trait_meats
 from mrscale.stats.specification import TestResult, hansen_j_of
 from mrscale.stream.engine import Client
 from mrscale.stream.reduce import reduce_blocks
@@ -53,6 +55,8 @@ class Fitted:
         ``sum_g (mean_s psi_gs)^2`` over people or clusters g: robust for a single frame.
     overidentification : TestResult
         Hansen's J, the median over frames; not applicable before :func:`with_errors`.
+    meats : TraitMeats or None
+        Of the rival after :func:`with_errors`, for its Anderson-Rubin set.
     """
 
     estimator: Estimator
@@ -60,6 +64,12 @@ class Fitted:
     fits: tuple[LinearIV, ...]
     variance: float = np.nan
     overidentification: TestResult = UNTESTED
+    meats: TraitMeats | None = None
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether it is the adjusted 2SLS, in all environments together."""
+        return self.estimator.key == RIVAL and self.environments == EVERYWHERE
 
     @property
     def is_testable(self) -> bool:
@@ -231,8 +241,8 @@ def with_errors(
     *,
     progress: Advance = silent,
 ) -> tuple[list[Fitted], Floats]:
-    """Second pass: the robust or clustered variance of every fit, and Hansen's J of those over all
-    environments.
+    """Second pass: the robust or clustered variance of every fit, Hansen's J of those over all
+    environments, and what the rival's Anderson-Rubin set needs.
 
     Returns
     -------
@@ -241,7 +251,7 @@ def with_errors(
         Covariance of the estimates given their encoders.
     """
     sizes = data.cluster_sizes
-    tested = [i for i, one in enumerate(fitted) if one.is_testable]
+    tested = [i for i, one in enumerate(fitted) if one.is_testable or one.is_rival]
 
     def block(rows: slice) -> OuterSums:
         frames, length = dict(data.frames(rows)), rows.stop - rows.start
@@ -257,12 +267,24 @@ def with_errors(
     found = [replace(one, variance=v) for one, v in zip(fitted, variances, strict=True)]
     for i in tested:
         own, meats = meats[: len(fitted[i].fits)], meats[len(fitted[i].fits) :]
-        tests = [
-            hansen_j_of(one.reduced, meat, num_clusters or one.reduced.count)
-            for one, meat in zip(fitted[i].fits, own, strict=True)
-        ]
-        found[i] = replace(found[i], overidentification=_typical(tests))
+        found[i] = _tested(found[i], own, num_clusters)
     return found, covariance
+
+
+def _tested(fitted: Fitted, sums: Sequence[Floats], num_clusters: int | None) -> Fitted:
+    """A fit with what its sums of :func:`_scores` tell."""
+    if fitted.is_rival:
+        ((total,), (fit,)) = sums, fitted.fits
+        meats = trait_meats(total, fit.reduced, num_clusters or fit.reduced.count)
+        sums = [meats.of_residual(np.array([-fit.estimate, 1.0]))]
+        fitted = replace(fitted, meats=meats)
+    if not fitted.is_testable:
+        return fitted
+    tests = [
+        hansen_j_of(one.reduced, meat, num_clusters or one.reduced.count)
+        for one, meat in zip(fitted.fits, sums, strict=True)
+    ]
+    return replace(fitted, overidentification=_typical(tests))
 
 
 def _influence(frames: dict[Frame, FrameRows], one: Fitted, length: int) -> Floats:
@@ -286,10 +308,13 @@ def _inside(
 
 
 def _scores(frames: dict[Frame, FrameRows], one: Fitted, length: int) -> Iterator[Floats]:
-    """Scores of each frame's instruments, zero for people outside it."""
+    """Scores of each frame's instruments, of the rival before any effect is taken out; zero for
+    people outside it."""
     for member, single in _members(frames, one):
-        scores = np.zeros((length, single.num_instruments))
-        scores[member.row] = single.scores(member.matrix[:, one.estimator.columns])
+        rows = member.matrix[:, one.estimator.columns]
+        inside = single.trait_scores(rows) if one.is_rival else single.scores(rows)
+        scores = np.zeros((length, inside.shape[1]))
+        scores[member.row] = inside
         yield scores
 
 

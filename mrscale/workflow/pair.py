@@ -169,7 +169,7 @@ def fit_pair(
             _learned_fit(check, by_key, metas, list(checks), difference)
             for check in checks.values()
         ),
-        anderson_rubin=anderson_rubin(rival.fits[0].reduced).intervals,
+        anderson_rubin=anderson_rubin(rival.fits[0].reduced, meats=rival.meats).intervals,
         fits=by_key,
         without={key: _without(without, key, present, names) for key in quotable},
         adjusted=AdjustedVariants.of(adjusted, rival.fits[0]),

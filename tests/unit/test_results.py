@@ -39,9 +39,9 @@ def test_the_summary_marks_the_headline_and_shows_intervals(result):
     assert lines[1].startswith("   The ols ")
     assert "F" not in lines[1]
     assert lines[2].startswith(" * The tsls_pc ")
-    assert lines[2].endswith("0.500 [ 0.300,  0.700]  F 33.3")
+    assert lines[2].endswith("0.50 [ 0.30,  0.70]  F 33.3")
     assert lines[3] == "   Why: why"
-    assert lines[4].split()[-1] == "0.450"
+    assert lines[4].split()[-1] == "0.45"
     assert "Truth" not in "".join(lines[5:]), "there is no truth for the second pair"
     assert repr(result) == result.summary()
 

@@ -46,7 +46,7 @@ def dense_meats(rows, basis, clusters):
     z, r = ((rows - basis.origin) @ to for to in (basis.instruments, basis.traits))
     sums = np.zeros((clusters.max() + 1, r.shape[1], z.shape[1]))
     np.add.at(sums, clusters, np.einsum("nc,nl->ncl", r, z))
-    return Meats(np.einsum("gck,gdl->cdkl", sums, sums), np.zeros((0, 0, 0, 0)), len(sums))
+    return Meats(np.einsum("gck,gdl->cdkl", sums, sums), len(sums), np.zeros((0, 0, 0, 0)))
 
 
 def downdated(z, w, x, y, errors="classical", clusters=None):

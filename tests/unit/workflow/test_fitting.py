@@ -28,7 +28,9 @@ from mrscale.workflow.fitting import (
     select,
     with_errors,
 )
+from mrscale.workflow.iv import iv
 from mrscale.workflow.latents import Latents
+from mrscale.workflow.pair import fit_pair
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,18 @@ def test_hansens_test_of_many_variants_is_that_of_two_step_gmm(client, small):
     assert_allclose(found.overidentification.statistic, expected.stat, rtol=1e-6)
     assert_allclose(found.result(900).j_pvalue, expected.pval, rtol=1e-6)
     assert np.isnan(ols.result(900).j_pvalue)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_the_anderson_rubin_set_has_the_errors_of_the_estimate(client, small, clustered):
+    dosage, covariates, dummies, x, y = whole(small)
+    found = fit_pair(client, pair_data(small, clustered=clustered), {}).anderson_rubin
+    cluster = small.array("cluster")
+    own = np.where(cluster < 0, cluster.max() + 1 + np.arange(len(cluster)), cluster)
+    errors = {"errors": "cluster", "clusters": own} if clustered else {"errors": "robust"}
+    expected = iv(y, x, dosage, np.c_[covariates, dummies], **errors).anderson_rubin()
+    assert_allclose(found, expected.intervals, rtol=1e-6)
+    assert len(np.unique(own)) < len(own)
 
 
 @pytest.mark.parametrize("clustered", [False, True])
