@@ -53,10 +53,12 @@ from mrscale.workflow.logistic_iv import LogisticErrors, fit_logistic
 from mrscale.workflow.split_iv import fit_split
 from mrscale.workflow.store_data import StoreData
 from mrscale.workflow.subsets import (
+    ALL_FEW_CASES,
     ALL_TOO_FEW,
     Subset,
     each_environment,
     estimates_table,
+    few_of_either,
     influence_scores,
     meta_table,
     with_the_others,
@@ -201,6 +203,8 @@ def _from_genotypes(data: StoreData, options: Options) -> tuple[CohortResult, di
         raise InputError(ALL_TOO_FEW)
     groups = data.group_moments()
     whole = data.with_indicators(groups)
+    if few_of_either(whole, data.columns.num_exposures + 1):
+        raise InputError(ALL_FEW_CASES)
     associations = per_variant(data, groups, whole, by_environment=options.by is not None)
     people = {code: int((data.environment == code).sum()) for code in data.present}
     if options.is_plain:

@@ -33,7 +33,13 @@ from mrscale.store.reader import GenotypeStore
 from mrscale.stream.products import Group
 from mrscale.workflow.iv_fits import Fit, Problem
 from mrscale.workflow.store_data import StoreData
-from mrscale.workflow.subsets import Subset, environment_moments, may_tell_more, wald
+from mrscale.workflow.subsets import (
+    Subset,
+    environment_moments,
+    few_of_either,
+    may_tell_more,
+    wald,
+)
 
 
 def shown_people(store: GenotypeStore, used: dict[int, int]) -> dict[str, int]:
@@ -162,7 +168,8 @@ def per_variant(
         for e in data.present:
             moments = environment_moments(groups, e)
             table = _associations(data, moments).assign(environment=names[e])
-            if not may_tell_more(data, needed, e):
+            few = few_of_either(moments, data.columns.num_exposures + 1)
+            if few or not may_tell_more(data, needed, e):
                 table[table.columns.difference(["instrument", "trait", "environment"])] = np.nan
             tables.append(table)
     return pd.concat(tables, ignore_index=True)

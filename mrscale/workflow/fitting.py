@@ -32,6 +32,7 @@ from mrscale.workflow.designs import (
     FrameRows,
     PairData,
 )
+from mrscale.workflow.subsets import few_of_either
 
 EVERYWHERE: tuple[int, ...] = ()
 """Environments of a fit on all of them together."""
@@ -175,6 +176,8 @@ def may_be_shown(one: Fitted, moments: FrameMoments, sizes: NDArray[np.intp]) ->
     would tell of their sum. ``sizes`` are all people of each environment, with the traits or not.
     """
     needed = len(one.estimator.columns)
+    if few_of_either(select(moments, GENOTYPE, one.environments), 2):
+        return False
     if one.environments == EVERYWHERE:
         return may_tell_more_than(needed, select(moments, GENOTYPE).count, [int(sizes.sum())])
     used = {code: found.count for (name, code), found in moments.items() if name == GENOTYPE}

@@ -34,7 +34,13 @@ from mrscale.workflow.fitting import (
 )
 from mrscale.workflow.latents import Latents
 from mrscale.workflow.runfolder import MARKER, RunFolder
-from mrscale.workflow.subsets import ALL_TOO_FEW, meta_table, with_the_others
+from mrscale.workflow.subsets import (
+    ALL_FEW_CASES,
+    ALL_TOO_FEW,
+    few_of_either,
+    meta_table,
+    with_the_others,
+)
 
 
 def latent_estimates(
@@ -122,6 +128,8 @@ def _shown(
     """Fits on the latents of everybody, and within environments if asked, that may be shown."""
     learned = {one.key: one for one in data.estimators() if one.frames != (GENOTYPE,)}
     everybody = [fit(moments, one) for one in learned.values()]
+    if few_of_either(select(moments, GENOTYPE), 2):
+        raise InputError(ALL_FEW_CASES)
     sizes = np.bincount(data.store.array("environment"), minlength=len(data.fill))
     if not all(may_be_shown(one, moments, sizes) for one in everybody):
         raise InputError(ALL_TOO_FEW)

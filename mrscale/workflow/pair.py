@@ -37,7 +37,7 @@ from mrscale.workflow.fitting import (
 from mrscale.workflow.instrument_list import AdjustedVariants, strongest
 from mrscale.workflow.judgement import LearnedFit, judge
 from mrscale.workflow.sensitivity import NAIVE, sensitivity
-from mrscale.workflow.subsets import ALL_TOO_FEW
+from mrscale.workflow.subsets import ALL_FEW_CASES, ALL_TOO_FEW, few_of_either
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,8 @@ def fit_pair(
     sizes = np.bincount(cohort.array("environment"), minlength=len(names))
     shown = partial(may_be_shown, moments=moments, sizes=sizes)
     whole = [fit(moments, one) for one in estimators]
+    if few_of_either(select(moments, GENOTYPE), 2):
+        raise InputError(ALL_FEW_CASES)
     if not all(map(shown, whole)):
         raise InputError(ALL_TOO_FEW)
     within = [one for e in estimators for one in fit_within(moments, e, present)]

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
 
-from mrscale.disclosure import may_tell_more_than
+from mrscale.disclosure import is_small, may_tell_more_than
 from mrscale.errors import InputError
 from mrscale.results.cohort import ESTIMATES
 from mrscale.stats.first_stage import classical_f
@@ -35,6 +35,8 @@ from mrscale.workflow.store_data import StoreData
 NOBODY = "nobody here has the exposure, the outcome and every covariate"
 TOO_FEW = "there are hardly more people here than instruments, covariates and exposures"
 ALL_TOO_FEW = f"{TOO_FEW}; give fewer instruments, or traits that more people have"
+FEW_CASES = "few people here have, or few lack, what a trait of 0 and 1 tells"
+ALL_FEW_CASES = f"{FEW_CASES}; their number would follow from an estimate"
 _NO_NUMBER = "the columns are too nearly collinear here for a finite estimate"
 
 
@@ -94,8 +96,23 @@ def each_environment(
         one = _subset(data, names[e], (e,), data.within, moments, estimator)
         if one.fit and not may_tell_more(data, len(data.within), e):
             one = replace(one, fit=None, reason=TOO_FEW)
+        if one.fit and few_of_either(moments, data.columns.num_exposures + 1):
+            one = replace(one, fit=None, reason=FEW_CASES)
         found.append(one)
     return found
+
+
+def few_of_either(moments: Moments, num_traits: int) -> bool:
+    """Whether one of the last columns holds 0 and 1, and 1 to 20 people have either: their number
+    would follow from errors and residuals."""
+    n = moments.count
+    for column in range(-num_traits, 0):
+        ones = n * moments.mean[column]
+        squares = moments.cross[column, column] + ones * moments.mean[column]
+        # a sum of squares that is the sum
+        if abs(squares - ones) <= 1e-6 * n and (is_small(round(ones)) or is_small(n - round(ones))):
+            return True
+    return False
 
 
 def may_tell_more(data: StoreData, needed: int, code: int) -> bool:
@@ -120,6 +137,8 @@ def without_each_environment(
         # else that there is an estimate would tell of the sum of their people
         if one.fit and not any(may_tell_more(data, len(columns), code) for code in others):
             one = replace(one, fit=None, reason=TOO_FEW)
+        if one.fit and few_of_either(moments, data.columns.num_exposures + 1):
+            one = replace(one, fit=None, reason=FEW_CASES)
         found.append(one)
     return found
 

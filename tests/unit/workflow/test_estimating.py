@@ -139,6 +139,34 @@ def test_people_who_are_few_allow_no_estimate_at_all(write_store, tmp_path):
             refused()
 
 
+def test_few_cases_have_no_estimate(write_store, tmp_path):
+    """Ten of 900: the residual variance would be that of one in ninety."""
+
+    def rare(values):
+        values["outcome"][:, 0] = np.arange(900) % 90 == 0
+
+    write_store(tmp_path / "s.zarr", change=rare)
+    for refused in (
+        lambda: estimate(study(tmp_path / "s.zarr", tmp_path)),
+        lambda: mr.estimate(tmp_path / "s.zarr"),
+    ):
+        with pytest.raises(InputError, match="few people here have, or few lack"):
+            refused()
+
+    def rare_in_the_north(values):
+        north = values["environment"] == 0
+        rare, common = np.cumsum(north) % 30 == 0, np.arange(900) % 3 == 0
+        values["outcome"][:, 0] = np.where(north, rare, common)
+
+    write_store(tmp_path / "n.zarr", change=rare_in_the_north)
+    (pair,) = estimate(study(tmp_path / "n.zarr", tmp_path / "n")).pairs
+    assert [one.key for one in pair.per_environment] == ["south", "west"]
+    found = mr.estimate(tmp_path / "n.zarr", by="environment")
+    inside = found.by_environment.set_index("label")
+    assert inside.index[inside["estimate"].isna()].tolist() == ["north"]
+    assert found.per_variant.set_index("environment").loc["north", "beta"].isna().all()
+
+
 def test_people_of_one_cluster_have_no_error_of_their_own(small, changed_store, tmp_path):
     environment = small.array("environment")
     site = np.where(environment == 1, 0, 1 + np.arange(900) % 60).astype(np.int32)
