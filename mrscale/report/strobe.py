@@ -71,14 +71,13 @@ def _methods(result: StudyResult) -> list[Item]:
         Item(
             "7, 12",
             "Assessment of assumptions",
-            "First-stage F, diagnostics of the learned instruments, Hansen's J and Cochran's Q, "
-            "under each pair.",
+            f"First-stage F, {'diagnostics of the learned instruments, ' * bool(result.encoders)}"
+            "Hansen's J and Cochran's Q, under each pair.",
         ),
         Item(
             "8, 13",
             "Sensitivity analyses",
-            "Each environment left out, one variant left out, robustness values, and the union of "
-            "intervals over encoders, under Sensitivity.",
+            f"{', '.join(_sensitivity(result)) or 'none'}, under Sensitivity.",
         ),
         Item(
             "9a",
@@ -86,6 +85,13 @@ def _methods(result: StudyResult) -> list[Item]:
             ", ".join(f"{name} {version}" for name, version in software.items()) or "not recorded",
         ),
     ]
+
+
+def _sensitivity(result: StudyResult) -> list[str]:
+    """What was varied for some pair."""
+    without = ["each environment left out"] * any(pair.without for pair in result.pairs)
+    names = (one.name for pair in result.pairs for one in pair.sensitivity)
+    return list(dict.fromkeys([*without, *names]))
 
 
 def _results(result: StudyResult) -> list[Item]:

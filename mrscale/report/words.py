@@ -41,7 +41,8 @@ def answer(pair: PairResult) -> str:
 
 def caveat(pair: PairResult) -> str:
     """Which estimate the answer is, and how far to believe it."""
-    parts = [f"This is the estimate “{pair[pair.headline].label}”.", _CAVEATS[pair.trust]]
+    trust = _CAVEATS[pair.trust] if learned(pair) else "No instruments were learned."
+    parts = [f"This is the estimate “{pair[pair.headline].label}”.", trust]
     if pair.headline == RIVAL:
         parts.append(
             "The answer holds if, once the covariates and environments are adjusted for, "
