@@ -28,9 +28,9 @@ _ACCESSIONS = {
 }
 """Those of RefSeq and GenBank, without the versions that follow a point."""
 _PART = re.compile(r"[._]")
-_FLOAT = re.compile(r"^(\d+)\.0+$")
-"""What pandas makes of a whole column in which one is missing."""
 """Before the name of a part or a patch of a chromosome: X_PAR1, X_KI270880V1_ALT."""
+_FLOAT = re.compile(r"^(\d+)\.0+$")
+"""What pandas makes of a whole number in a column in which one is missing."""
 _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 _ORDER = {"X": 23, "Y": 24, "XY": 25, "PAR1": 25, "PAR2": 25, "MT": 26}
 _UNNUMBERED = 1000

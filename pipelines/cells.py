@@ -35,10 +35,9 @@ def to_text(column: pa.ChunkedArray) -> pd.Series:
     column = _decoded(column)
     if pa.types.is_floating(column.type):
         column = _whole(column)
-    if pa.types.is_decimal(column.type) and column.type.scale > 0:
-        cells = pd.Series(_trimmed(column).to_pandas(), dtype="string")
-        return cells.str.replace(_ZEROS, "", regex=True)
-    return pd.Series(_trimmed(column).to_pandas(), dtype="string")
+    cells = pd.Series(_trimmed(column).to_pandas(), dtype="string")
+    has_point = pa.types.is_decimal(column.type) and column.type.scale > 0
+    return cells.str.replace(_ZEROS, "", regex=True) if has_point else cells
 
 
 def infer(column: pa.ChunkedArray) -> pd.Series:

@@ -45,10 +45,9 @@ def estimate(case: Case) -> pd.DataFrame:
     Notes
     -----
     2SLS takes all instruments and adjusts for nothing, as in the paper; the adjusted one takes
-    environments too. MR-Egger takes the associations of each instrument
-    with exposure and outcome in the same people, and the correlation of the instruments. Learned
-    estimates are those with controls, cross-fitted. The oracle is 2SLS on the true latent and its
-    squares.
+    environments too. MR-Egger takes the associations of each instrument with exposure and outcome
+    in the same people, and the correlation of the instruments. Learned estimates are those with
+    controls, cross-fitted. The oracle is 2SLS on the true latent and its squares.
     """
     data = case.draw()
     learned = learned_iv(

@@ -19,6 +19,11 @@ def is_missing(dosage: NDArray[Any]) -> NDArray[np.bool_]:
     return dosage < 0 if dosage.dtype.kind in "iu" else np.isnan(dosage)
 
 
+def has_every_call(dosage: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which people, shape (N,), have a call of every variant."""
+    return np.asarray(~is_missing(dosage).any(axis=1))
+
+
 def fill_missing(
     dosage: NDArray[Any], environment: NDArray[np.int16], mean_dosage: Floats
 ) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mrscale.disclosure import show_count
 from mrscale.errors import InputError
 from mrscale.sampling.plan import blocks
-from mrscale.stats.design import is_missing
+from mrscale.stats.design import has_every_call
 from mrscale.stats.moments import Floats
 from mrscale.store.reader import GenotypeStore, NameKind
 from mrscale.store.schema import Layout
@@ -123,8 +123,7 @@ def fewest_people(cohort: Cohort, num_folds: int, *, drop_missing: bool = False)
 def with_every_call(cohort: Cohort) -> NDArray[np.bool_]:
     """Who has a call of every variant, shape (N,); reads all dosages, a block at a time."""
     cuts = blocks(cohort.num_samples, cohort.layout.chunk_rows)
-    missing = [is_missing(cohort.expected_dosage(rows)).any(axis=1) for rows in cuts]
-    return ~np.concatenate(missing)
+    return np.concatenate([has_every_call(cohort.expected_dosage(rows)) for rows in cuts])
 
 
 def balanced_folds(

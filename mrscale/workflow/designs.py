@@ -11,21 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from mrscale import places
 from mrscale.config import is_principal_component
-from mrscale.disclosure import show_count
-from mrscale.errors import InputError
 from mrscale.results.pair import RIVAL
-from mrscale.stats.design import fill_missing, indicators, is_missing, polynomial_basis
+from mrscale.stats.design import fill_missing, has_every_call, indicators, polynomial_basis
 from mrscale.stats.moments import Floats
-from mrscale.store.reader import GenotypeStore
 from mrscale.workflow.cohorts import Cohort, with_every_call
 from mrscale.workflow.latents import Latents
 
@@ -149,7 +143,7 @@ class PairData:
     def complete(self, rows: slice, dosage: NDArray[Any]) -> NDArray[np.bool_]:
         """Which people have exposure, outcome, every covariate and the calls they need."""
         found = self._with_traits(rows)
-        return found & ~is_missing(dosage).any(axis=1) if self.drop_missing else found
+        return found & has_every_call(dosage) if self.drop_missing else found
 
     def frames(self, rows: slice) -> Iterator[tuple[Frame, FrameRows]]:
         """The frames of one block of rows, complete cases only."""
@@ -221,34 +215,6 @@ class PairData:
         if method in self.latents.alternatives:
             return [controlled]
         return [Estimator(method, name, frames, basis[:latent_dim], after[:k]), controlled]
-
-
-def true_latents(store: GenotypeStore, file: Path, columns: list[str]) -> Floats:
-    """The simulated exogenous latents, shape (N, L), in the store's row order.
-
-    Raises
-    ------
-    InputError
-        If they are those of other people, or the file has no such columns.
-    """
-    try:
-        with places.reading(file):
-            table = pd.read_parquet(file, columns=["person_id", *columns])
-    except ValueError:  # pyarrow's errors are
-        raise InputError(
-            "[simulation] truth must lie beside the latents that its simulation wrote, but "
-            f"{file.name} has not the columns that it names; name the truth.json of this "
-            "simulation, or remove the section"
-        ) from None
-    table = table.set_index("person_id").reindex(store.array("sample_id"))
-    strangers = int(table[columns].isna().any(axis=1).sum())
-    if strangers:
-        raise InputError(
-            "[simulation] truth must be that of the people in the store, but "
-            f"{show_count(strangers)} of them are not in {file.name}; "
-            "name the truth.json of this simulation, or remove the section"
-        )
-    return table[columns].to_numpy(dtype=np.float64)
 
 
 def _split_covariates(names: list[str]) -> tuple[list[int], list[int]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrscale import __version__, places
+from mrscale import __version__
 from mrscale.config import Study
 from mrscale.errors import InputError, RunError
 from mrscale.progress import bar
@@ -27,7 +26,7 @@ from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.stream.products import mean_dosage
 from mrscale.train.encoder import Encoder
 from mrscale.workflow.checks import LatentCheck, check_latents
-from mrscale.workflow.designs import PairData, true_latents
+from mrscale.workflow.designs import PairData
 from mrscale.workflow.encoding import encoding_digest, load_encoders
 from mrscale.workflow.instrument_list import left_out
 from mrscale.workflow.latents import Encoders, Latents
@@ -39,41 +38,7 @@ from mrscale.workflow.training import (
     settings_of,
     training_digest,
 )
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What the simulation knows: effect, latents file, names of the exogenous latents."""
-
-    effect: float
-    latents: Path
-    exogenous: list[str]
-
-    @classmethod
-    def load(cls, file: str) -> Truth:
-        """Read the ``truth.json`` of a simulation, beside which its latents must lie."""
-        path = Path(file)
-        if not path.is_file():
-            raise InputError(
-                f"[simulation] truth: no such file {path}; "
-                "remove the section if the data are not simulated"
-            )
-        try:
-            with places.reading(path):
-                content = json.loads(path.read_text())
-            latents = content["latents"]
-            found = cls(content["effect"], path.parent / latents["file"], latents["exogenous"])
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"[simulation] truth must be a truth.json that mrscale simulate wrote; {path} is "
-                "not one; name another, or remove the section if the data are not simulated"
-            ) from None
-        if not found.latents.is_file():
-            raise InputError(
-                f"[simulation] truth: {found.latents.name} must lie beside {path}; copy it there, "
-                "or remove the section if the data are not simulated"
-            )
-        return found
+from mrscale.workflow.truth import Truth, true_latents, truth_of
 
 
 def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
@@ -96,11 +61,6 @@ def estimate(study: Study, *, quiet: bool = False) -> StudyResult:
     with RunFolder.held(study) as folder:
         folder.bind(store.genotype_digest)
         return _estimate_in(folder, study, store, truth, clock, quiet)
-
-
-def truth_of(study: Study) -> Truth | None:
-    """What a study on simulated data names as its truth; InputError if that cannot be read."""
-    return Truth.load(study.simulation.truth) if study.simulation else None
 
 
 def _estimate_in(

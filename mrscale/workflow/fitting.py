@@ -169,6 +169,12 @@ def fit_within(
     return found
 
 
+def few_cases(moments: FrameMoments, environments: tuple[int, ...] = EVERYWHERE) -> bool:
+    """Whether 1 to 20 people have, or lack, an exposure or outcome of 0 and 1."""
+    traits = {key: found.select([-2, -1]) for key, found in moments.items() if key[0] == GENOTYPE}
+    return few_of_either(select(traits, GENOTYPE, environments), 2)
+
+
 def may_be_shown(one: Fitted, moments: FrameMoments, sizes: NDArray[np.intp]) -> bool:
     """Whether an estimate tells no more of the people of its environments than their count.
 
@@ -176,7 +182,7 @@ def may_be_shown(one: Fitted, moments: FrameMoments, sizes: NDArray[np.intp]) ->
     would tell of their sum. ``sizes`` are all people of each environment, with the traits or not.
     """
     needed = len(one.estimator.columns)
-    if few_of_either(select(moments, GENOTYPE, one.environments), 2):
+    if few_cases(moments, one.environments):
         return False
     if one.environments == EVERYWHERE:
         return may_tell_more_than(needed, select(moments, GENOTYPE).count, [int(sizes.sum())])

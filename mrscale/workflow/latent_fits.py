@@ -24,6 +24,7 @@ from mrscale.workflow.encoding import encoding_digest
 from mrscale.workflow.fitting import (
     Fitted,
     FrameMoments,
+    few_cases,
     fit,
     fit_within,
     frame_moments,
@@ -37,7 +38,6 @@ from mrscale.workflow.runfolder import MARKER, RunFolder
 from mrscale.workflow.subsets import (
     ALL_FEW_CASES,
     ALL_TOO_FEW,
-    few_of_either,
     meta_table,
     with_the_others,
 )
@@ -128,7 +128,7 @@ def _shown(
     """Fits on the latents of everybody, and within environments if asked, that may be shown."""
     learned = {one.key: one for one in data.estimators() if one.frames != (GENOTYPE,)}
     everybody = [fit(moments, one) for one in learned.values()]
-    if few_of_either(select(moments, GENOTYPE), 2):
+    if few_cases(moments):
         raise InputError(ALL_FEW_CASES)
     sizes = np.bincount(data.store.array("environment"), minlength=len(data.fill))
     if not all(may_be_shown(one, moments, sizes) for one in everybody):

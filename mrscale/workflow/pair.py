@@ -25,6 +25,7 @@ from mrscale.workflow.designs import GENOTYPE, PairData
 from mrscale.workflow.fitting import (
     Fitted,
     FrameMoments,
+    few_cases,
     fit,
     fit_within,
     fit_without,
@@ -37,7 +38,7 @@ from mrscale.workflow.fitting import (
 from mrscale.workflow.instrument_list import AdjustedVariants, strongest
 from mrscale.workflow.judgement import LearnedFit, judge
 from mrscale.workflow.sensitivity import NAIVE, sensitivity
-from mrscale.workflow.subsets import ALL_FEW_CASES, ALL_TOO_FEW, few_of_either
+from mrscale.workflow.subsets import ALL_FEW_CASES, ALL_TOO_FEW
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def fit_pair(
     sizes = np.bincount(cohort.array("environment"), minlength=len(names))
     shown = partial(may_be_shown, moments=moments, sizes=sizes)
     whole = [fit(moments, one) for one in estimators]
-    if few_of_either(select(moments, GENOTYPE), 2):
+    if few_cases(moments):
         raise InputError(ALL_FEW_CASES)
     if not all(map(shown, whole)):
         raise InputError(ALL_TOO_FEW)

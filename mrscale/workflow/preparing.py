@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mrscale.errors import InputError
 from mrscale.progress import Advance, silent
 from mrscale.sampling.plan import blocks
-from mrscale.stats.design import fill_missing, is_missing
+from mrscale.stats.design import fill_missing, has_every_call
 from mrscale.stats.moments import Floats, Moments, combine_keyed, pool
 from mrscale.stats.subspace import (
     FrontEnd,
@@ -110,7 +110,7 @@ class _Rows:
         dosage = self.cohort.expected_dosage(rows)
         kept = np.ones(len(dosage), bool)
         if self.drop_missing:
-            kept = ~np.any(is_missing(dosage), axis=1)
+            kept = has_every_call(dosage)
         environment = self.cohort.array("environment", rows)[kept]
         filled = fill_missing(dosage[kept], environment, self.fill)
         numbers = rows.start + np.flatnonzero(kept)

@@ -12,10 +12,11 @@ from mrscale.disclosure import export_count, is_small, vague
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.study_file import StudyLike, as_study
 from mrscale.workflow.encoding import encoding_digest
-from mrscale.workflow.estimating import estimation_digest, truth_of
+from mrscale.workflow.estimating import estimation_digest
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.study import is_reported, lies_in_run
 from mrscale.workflow.training import is_trained, training_digest
+from mrscale.workflow.truth import truth_of
 
 State = Literal["done", "to continue", "to do"]
 

@@ -16,9 +16,10 @@ from mrscale.results import StudyResult
 from mrscale.store.reader import GenotypeStore, open_store
 from mrscale.study_file import StudyLike, as_study, load_study
 from mrscale.workflow.encoding import encode
-from mrscale.workflow.estimating import estimate, truth_of
+from mrscale.workflow.estimating import estimate
 from mrscale.workflow.runfolder import RunFolder
 from mrscale.workflow.training import require_more_people_than_instruments, train
+from mrscale.workflow.truth import truth_of
 
 logger = logging.getLogger(__name__)
 

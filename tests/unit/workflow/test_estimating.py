@@ -18,10 +18,8 @@ from mrscale.report.control import suppressed
 from mrscale.results import LeftOutVariant
 from mrscale.store.reader import open_store
 from mrscale.study_file import parse_study
-from mrscale.workflow.designs import true_latents
 from mrscale.workflow.encoding import encode
-from mrscale.workflow.estimating import Truth, estimate
-from mrscale.workflow.preview import preview_run
+from mrscale.workflow.estimating import estimate
 from mrscale.workflow.study import in_words, report, run
 from mrscale.workflow.training import train
 
@@ -324,33 +322,6 @@ def test_genotypes_are_needed_to_run_a_study(tmp_path):
     asked = parse_study({"run": str(tmp_path / "run")})
     with pytest.raises(InputError, match="give one of vcf, mt, vds, plink and bgen in"):
         run(asked, quiet=True)
-
-
-@pytest.mark.parametrize("content", ["{}", "[]", "not json", '{"effect": 1, "latents": 2}'])
-def test_a_truth_that_is_none_is_refused(tmp_path, content):
-    (tmp_path / "truth.json").write_text(content)
-    with pytest.raises(InputError, match=r"\[simulation\] truth must be a truth\.json"):
-        Truth.load(str(tmp_path / "truth.json"))
-
-
-def test_an_absent_truth_is_refused_before_anything_is_done(tmp_path):
-    truth = tmp_path / "truth.json"
-    asked = parse_study({"run": str(tmp_path / "run"), "simulation": {"truth": str(truth)}})
-    with pytest.raises(InputError, match=r"no such file .*remove the section"):
-        run(asked, quiet=True)
-    latents = {"file": "latents.parquet", "exogenous": ["z_i_1"]}
-    truth.write_text(json.dumps({"effect": 1, "latents": latents}))
-    for refused in (lambda: run(asked, quiet=True), lambda: preview_run(asked)):
-        with pytest.raises(InputError, match=r"latents\.parquet must lie beside .*copy it there"):
-            refused()
-    assert not (tmp_path / "run").exists()
-
-
-def test_latents_without_the_columns_of_the_truth_are_refused(small, tmp_path):
-    file = tmp_path / "latents.parquet"
-    pd.DataFrame({"person_id": small.array("sample_id"), "other": 1.0}).to_parquet(file)
-    with pytest.raises(InputError, match=r"latents\.parquet has not the columns that it names"):
-        true_latents(small, file, ["z_i_1"])
 
 
 @pytest.mark.parametrize("same_folder", [True, False])

@@ -19,7 +19,7 @@ from mrscale.store.reader import open_store
 from mrscale.stream.engine import engine
 from mrscale.stream.products import mean_dosage
 from mrscale.workflow.checks import misfits
-from mrscale.workflow.designs import GENOTYPE, PairData, true_latents
+from mrscale.workflow.designs import GENOTYPE, PairData
 from mrscale.workflow.fitting import (
     fit,
     fit_within,
@@ -31,6 +31,7 @@ from mrscale.workflow.fitting import (
 from mrscale.workflow.iv import iv
 from mrscale.workflow.latents import Latents
 from mrscale.workflow.pair import fit_pair
+from mrscale.workflow.truth import true_latents
 
 
 @pytest.fixture(scope="module")
@@ -295,12 +296,3 @@ def test_the_oracle_stands_in_the_stores_order(client, small, tmp_path):
     assert_array_equal(oracle[:, 0], np.arange(len(people)))
     (found,) = estimate(client, pair_data(small, oracle=oracle / len(people)), ["oracle"])
     assert found.fits[0].num_instruments == 2
-
-
-def test_latents_of_other_people_are_refused_without_an_id(small, tmp_path):
-    people = small.array("sample_id")
-    table = pd.DataFrame({"person_id": people[30:], "z": 0.5})
-    table.to_parquet(tmp_path / "latents.parquet")
-    with pytest.raises(InputError, match=r"but 30 of them are not in latents\.parquet") as caught:
-        true_latents(small, tmp_path / "latents.parquet", ["z"])
-    assert "person-" not in str(caught.value)
